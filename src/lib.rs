@@ -1,0 +1,19 @@
+//! Forebay: the write buffer in front of a shop's database during a timed sale.
+//!
+//! Modules in reading order; ARCHITECTURE.md has the walk of one claim through them.
+
+#![forbid(unsafe_code)]
+
+pub mod sale;
+
+pub mod clock;
+pub mod config;
+pub mod limits;
+pub mod metrics;
+pub mod plant;
+
+pub mod antiscalper;
+pub mod queue;
+pub mod store;
+
+pub mod cli;

@@ -1,0 +1,492 @@
+//! A timed sale: its definition, its window and what may be changed about it while it runs.
+//!
+//! A [`CampaignSpec`] that exists is sound: [`CampaignSpec::parse`] is the only way to make one from the outside, and
+//! whatever could overflow, or could never be paid out, is refused there by the name of the field.
+
+use serde::{Deserialize, Serialize};
+
+use super::{CampaignId, Currency, MAX_JSON_INT, Money, Timestamp, Units};
+use crate::limits;
+
+/// An input that can't be used: which field, and what was expected of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct FieldError {
+    /// The field's path, `red_packet.min`; empty for the whole document.
+    pub field: String,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl FieldError {
+    /// An error about `field`.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// What is being sold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CampaignKind {
+    /// Units at a price.
+    FlashSale,
+    /// Shares of a sum.
+    RedPacket,
+}
+
+impl CampaignKind {
+    /// The contract's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FlashSale => "flash_sale",
+            Self::RedPacket => "red_packet",
+        }
+    }
+}
+
+/// How a red packet's shares differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// By chance, each with the same mean.
+    Random,
+    /// As equal as whole minor units allow.
+    Even,
+}
+
+/// A red packet's sum and the bounds of a share, in minor units.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RedPacketSpec {
+    /// The sum of all shares.
+    pub total: Money,
+    /// The smallest share, at least 1.
+    pub min: Money,
+    /// The largest share; none for no bound.
+    pub max: Option<Money>,
+    /// Random or even.
+    pub split: Split,
+}
+
+/// What the operator last asked of a campaign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdminState {
+    /// Sells within its window.
+    Open,
+    /// Sells nothing until opened again.
+    Paused,
+    /// Over for good.
+    Closed,
+}
+
+impl AdminState {
+    /// The contract's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Paused => "paused",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// What a campaign is to a buyer at an instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CampaignState {
+    /// Its window has not begun.
+    Scheduled,
+    /// It sells.
+    Open,
+    /// Held by the operator.
+    Paused,
+    /// Its window is over.
+    Ended,
+    /// Closed by the operator for good.
+    Closed,
+}
+
+impl CampaignState {
+    /// The state that follows from the operator's wish and the window [opens_at, closes_at).
+    pub fn at(now: Timestamp, wish: AdminState, opens_at: Timestamp, closes_at: Timestamp) -> Self {
+        match wish {
+            AdminState::Closed => Self::Closed,
+            _ if now >= closes_at => Self::Ended,
+            AdminState::Paused => Self::Paused,
+            AdminState::Open if now < opens_at => Self::Scheduled,
+            AdminState::Open => Self::Open,
+        }
+    }
+
+    /// The contract's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Scheduled => "scheduled",
+            Self::Open => "open",
+            Self::Paused => "paused",
+            Self::Ended => "ended",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A sound definition of a campaign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignSpec {
+    /// Its public name.
+    pub id: CampaignId,
+    /// What is sold.
+    pub kind: CampaignKind,
+    /// For people, up to [`limits::TITLE_MAX`] characters.
+    pub title: String,
+    /// The first instant at which a claim is taken.
+    pub opens_at: Timestamp,
+    /// The first instant at which none is taken any more.
+    pub closes_at: Timestamp,
+    /// Units one buyer may hold, from 1.
+    pub per_user_limit: Units,
+    /// Units (or shares) at creation.
+    pub stock: Units,
+    /// The currency of price, shares and amounts.
+    pub currency: Option<Currency>,
+    /// The price of a unit; none where claims carry no amount.
+    pub price: Option<Money>,
+    /// The sum and its bounds; exactly where `kind` is [`CampaignKind::RedPacket`].
+    pub red_packet: Option<RedPacketSpec>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawSpec {
+    id: String,
+    kind: String,
+    #[serde(default)]
+    title: Option<String>,
+    opens_at: String,
+    closes_at: String,
+    #[serde(default = "one")]
+    per_user_limit: u64,
+    #[serde(default)]
+    stock: Option<u64>,
+    #[serde(default)]
+    currency: Option<String>,
+    #[serde(default)]
+    price: Option<i64>,
+    #[serde(default)]
+    red_packet: Option<RawPacket>,
+    #[serde(default)]
+    check_in: Option<serde_json::Value>,
+    #[serde(default)]
+    reservation_ttl: Option<serde_json::Value>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPacket {
+    total: i64,
+    #[serde(default = "one_minor")]
+    min: i64,
+    #[serde(default)]
+    max: Option<i64>,
+    #[serde(default = "random")]
+    split: String,
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn one_minor() -> i64 {
+    1
+}
+
+fn random() -> String {
+    "random".to_owned()
+}
+
+/// Reads a JSON document into `T`, and an error into the path of the field that is wrong.
+///
+/// # Errors
+/// [`FieldError`] with serde's own words for what was found and expected.
+pub fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, FieldError> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        let path = e.path().to_string();
+        let message = e.into_inner().to_string();
+        let field = if path == "." { named_field(&message) } else { path };
+        FieldError::new(field, message)
+    })?;
+    reader.end().map_err(|e| FieldError::new("", e.to_string()))?;
+    Ok(value)
+}
+
+/// serde names a missing, unknown or duplicate field only in its message, between backquotes.
+fn named_field(message: &str) -> String {
+    let names_it = ["missing field", "unknown field", "duplicate field"].iter().any(|m| message.starts_with(m));
+    let name = message.split('`').nth(1).filter(|_| names_it);
+    name.unwrap_or_default().to_owned()
+}
+
+impl CampaignSpec {
+    /// Reads the contract's JSON form and checks every rule.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn parse(json: &[u8]) -> Result<Self, FieldError> {
+        let spec = Self::restore(json)?;
+        spec.check()?;
+        Ok(spec)
+    }
+
+    /// Reads a definition that was sound when it was made and has been changed since: a restock may have taken the stock
+    /// to a number at which nobody could create the campaign anew.
+    ///
+    /// # Errors
+    /// A field of the wrong type or form.
+    pub fn restore(json: &[u8]) -> Result<Self, FieldError> {
+        let raw: RawSpec = from_json(json)?;
+        Ok(Self {
+            id: CampaignId::parse(&raw.id)
+                .map_err(|e| FieldError::new("id", format!("{:?} given; expected {e}", raw.id)))?,
+            kind: kind(&raw)?,
+            title: raw.title.unwrap_or_default(),
+            opens_at: instant("opens_at", &raw.opens_at)?,
+            closes_at: instant("closes_at", &raw.closes_at)?,
+            per_user_limit: Units(raw.per_user_limit),
+            stock: Units(raw.stock.ok_or_else(|| FieldError::new("stock", "missing; expected a whole number from 1"))?),
+            currency: raw.currency.as_deref().map(currency).transpose()?,
+            price: raw.price.map(Money),
+            red_packet: raw.red_packet.as_ref().map(packet).transpose()?,
+        })
+    }
+
+    /// The contract's JSON form, which [`Self::parse`] reads back.
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::json!({
+            "id": self.id.as_str(), "kind": self.kind.as_str(), "title": self.title,
+            "opens_at": self.opens_at.to_string(), "closes_at": self.closes_at.to_string(),
+            "per_user_limit": self.per_user_limit.0, "stock": self.stock.0,
+            "currency": self.currency.as_ref().map(Currency::as_str), "price": self.price.map(|p| p.0),
+            "red_packet": self.red_packet.map(|p| serde_json::json!({
+                "total": p.total.0, "min": p.min.0, "max": p.max.map(|m| m.0), "split": p.split,
+            })),
+            "check_in": null, "reservation_ttl": null,
+        })
+    }
+
+    fn check(&self) -> Result<(), FieldError> {
+        if self.title.chars().count() > limits::TITLE_MAX {
+            return Err(FieldError::new("title", format!("longer than {} characters", limits::TITLE_MAX)));
+        }
+        check_window(self.opens_at, self.closes_at)?;
+        whole("per_user_limit", self.per_user_limit.0, 1, limits::PER_USER_LIMIT_MAX)?;
+        whole("stock", self.stock.0, 1, limits::STOCK_MAX)?;
+        match self.kind {
+            CampaignKind::FlashSale => self.check_price(),
+            CampaignKind::RedPacket => self.check_packet(),
+        }
+    }
+
+    fn check_price(&self) -> Result<(), FieldError> {
+        if self.red_packet.is_some() {
+            return Err(FieldError::new("red_packet", "given for a flash_sale; expected null"));
+        }
+        let Some(price) = self.price else { return Ok(()) };
+        if self.currency.is_none() {
+            return Err(FieldError::new("currency", "missing; a price needs its ISO 4217 code"));
+        }
+        if price.0 < 0 {
+            return Err(FieldError::new("price", format!("{} given; expected 0 or more minor units", price.0)));
+        }
+        check_turnover(price, self.stock)
+    }
+
+    fn check_packet(&self) -> Result<(), FieldError> {
+        if self.price.is_some() {
+            return Err(FieldError::new("price", "given for a red_packet; expected null"));
+        }
+        if self.currency.is_none() {
+            return Err(FieldError::new("currency", "missing; a red packet needs its ISO 4217 code"));
+        }
+        let packet = self.red_packet.ok_or_else(|| FieldError::new("red_packet", "missing for a red_packet"))?;
+        if packet.total.0 < 1 || packet.total.0 > MAX_JSON_INT {
+            let m = format!("{} given; expected 1 to {MAX_JSON_INT} minor units", packet.total.0);
+            return Err(FieldError::new("red_packet.total", m));
+        }
+        if packet.min.0 < 1 {
+            return Err(FieldError::new("red_packet.min", format!("{} given; expected at least 1", packet.min.0)));
+        }
+        packet.check_feasible(packet.total, self.stock)
+    }
+}
+
+impl RedPacketSpec {
+    /// Whether `shares` shares within the bounds can sum to `left`.
+    ///
+    /// # Errors
+    /// The bound that makes it hopeless.
+    pub fn check_feasible(&self, left: Money, shares: Units) -> Result<(), FieldError> {
+        let (left, shares) = (i128::from(left.0), i128::from(shares.0));
+        let least = i128::from(self.min.0) * shares;
+        if least > left {
+            let m = format!("{} × {shares} shares = {least}, more than the {left} there is", self.min.0);
+            return Err(FieldError::new("red_packet.min", m));
+        }
+        let Some(max) = self.max else {
+            return if shares == 0 && left > 0 {
+                Err(FieldError::new("red_packet.total", format!("{left} left for 0 shares")))
+            } else {
+                Ok(())
+            };
+        };
+        if max < self.min {
+            return Err(FieldError::new("red_packet.max", format!("{} is below min {}", max.0, self.min.0)));
+        }
+        let most = i128::from(max.0) * shares;
+        if most < left {
+            let m = format!("{} × {shares} shares = {most}, less than the {left} to give out", max.0);
+            return Err(FieldError::new("red_packet.max", m));
+        }
+        Ok(())
+    }
+}
+
+/// Checks that a window is one.
+///
+/// # Errors
+/// Names `closes_at` where it is not after `opens_at`.
+pub fn check_window(opens_at: Timestamp, closes_at: Timestamp) -> Result<(), FieldError> {
+    if closes_at <= opens_at {
+        let m = format!("{closes_at} given; expected an instant after opens_at {opens_at}");
+        return Err(FieldError::new("closes_at", m));
+    }
+    Ok(())
+}
+
+/// Checks that all units at this price sum to a number that JSON readers keep exact.
+///
+/// # Errors
+/// Names `price`.
+pub fn check_turnover(price: Money, stock: Units) -> Result<(), FieldError> {
+    let turnover = i128::from(price.0) * i128::from(stock.0);
+    if turnover > i128::from(MAX_JSON_INT) {
+        let m = format!("{} × {stock} units = {turnover}, more than {MAX_JSON_INT} (2^53 − 1)", price.0);
+        return Err(FieldError::new("price", m));
+    }
+    Ok(())
+}
+
+fn kind(raw: &RawSpec) -> Result<CampaignKind, FieldError> {
+    if raw.check_in.is_some() {
+        return Err(FieldError::new("check_in", "given; check-ins are not served by this version: expected null"));
+    }
+    if raw.reservation_ttl.is_some() {
+        let m = "given; reservations that expire are not served by this version: expected null";
+        return Err(FieldError::new("reservation_ttl", m));
+    }
+    match raw.kind.as_str() {
+        "flash_sale" => Ok(CampaignKind::FlashSale),
+        "red_packet" => Ok(CampaignKind::RedPacket),
+        other => {
+            let m = format!("{other:?} given; this version serves \"flash_sale\" and \"red_packet\"");
+            Err(FieldError::new("kind", m))
+        }
+    }
+}
+
+fn packet(raw: &RawPacket) -> Result<RedPacketSpec, FieldError> {
+    let split = match raw.split.as_str() {
+        "random" => Split::Random,
+        "even" => Split::Even,
+        other => {
+            let m = format!("{other:?} given; expected \"random\" or \"even\"");
+            return Err(FieldError::new("red_packet.split", m));
+        }
+    };
+    Ok(RedPacketSpec { total: Money(raw.total), min: Money(raw.min), max: raw.max.map(Money), split })
+}
+
+fn currency(text: &str) -> Result<Currency, FieldError> {
+    let m = || format!("{text:?} given; expected three capital letters such as \"CNY\" (ISO 4217)");
+    Currency::parse(text).ok_or_else(|| FieldError::new("currency", m()))
+}
+
+/// Reads an RFC 3339 instant.
+///
+/// # Errors
+/// Names `field`.
+pub fn instant(field: &str, text: &str) -> Result<Timestamp, FieldError> {
+    let m = |e| format!("{text:?} given; expected RFC 3339 such as \"2026-11-20T12:00:00Z\" ({e})");
+    Timestamp::parse(text).map_err(|e| FieldError::new(field, m(e)))
+}
+
+fn whole(field: &str, value: u64, least: u64, most: u64) -> Result<(), FieldError> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(FieldError::new(field, format!("{value} given; expected {least} to {most}")))
+}
+
+/// A change of a running campaign; what is absent stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CampaignPatch {
+    /// Open, pause or close.
+    pub state: Option<AdminState>,
+    /// Units to add; negative takes free units away.
+    pub add_stock: Option<i64>,
+    /// Minor units to add to a red packet, together with `add_stock`.
+    pub add_total: Option<i64>,
+    /// A new opening.
+    pub opens_at: Option<Timestamp>,
+    /// A new end.
+    pub closes_at: Option<Timestamp>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawPatch {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    state: Option<AdminState>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    add_stock: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    add_total: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    opens_at: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    closes_at: Option<String>,
+}
+
+impl CampaignPatch {
+    /// Reads the contract's JSON form.
+    ///
+    /// # Errors
+    /// The field that is wrong; a patch that changes nothing is refused too.
+    pub fn parse(json: &[u8]) -> Result<Self, FieldError> {
+        let raw: RawPatch = from_json(json)?;
+        let patch = Self {
+            state: raw.state,
+            add_stock: raw.add_stock,
+            add_total: raw.add_total,
+            opens_at: raw.opens_at.as_deref().map(|t| instant("opens_at", t)).transpose()?,
+            closes_at: raw.closes_at.as_deref().map(|t| instant("closes_at", t)).transpose()?,
+        };
+        if patch == Self::default() {
+            let m = "changes nothing; expected one of state, add_stock, add_total, opens_at, closes_at";
+            return Err(FieldError::new("", m));
+        }
+        Ok(patch)
+    }
+
+    /// The contract's JSON form.
+    pub fn to_json(&self) -> serde_json::Value {
+        let raw = RawPatch {
+            state: self.state,
+            add_stock: self.add_stock,
+            add_total: self.add_total,
+            opens_at: self.opens_at.map(|t| t.to_string()),
+            closes_at: self.closes_at.map(|t| t.to_string()),
+        };
+        serde_json::to_value(raw).unwrap_or_default()
+    }
+}
