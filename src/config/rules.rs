@@ -1,0 +1,99 @@
+//! Rules between settings, and what this version does not serve. Looked at after every key was read.
+
+use std::collections::BTreeMap;
+
+use super::layers::SERVICE_KEYS;
+use super::read::{Reader, is_default};
+use super::values::{self, AdminAddr, Auth, BufferKind, StoreUrl};
+use super::{Config, Problem};
+
+const EMBEDDED_ONLY: &str = "this version serves embedded mode only (journal and SQLite)";
+
+/// Records every rule that `config` breaks.
+pub(super) fn check(config: &Config, r: &mut Reader) {
+    listeners(config, r);
+    authentication(config, r);
+    unserved(config, r);
+}
+
+fn listeners(config: &Config, r: &mut Reader) {
+    let ingest = &config.ingest;
+    let both = r.sound(&["ingest.listen", "ingest.admin_listen"]);
+    let same = matches!(ingest.admin_listen, AdminAddr::Tcp(a) if a == ingest.listen && a.port() != 0);
+    if both && same {
+        r.refuse("ingest.admin_listen", "expected another address than ingest.listen: admin routes are never public");
+    }
+    let sound = r.sound(&["ingest.admin_listen", "ingest.admin_token"]);
+    if sound && ingest.admin_listen.is_beyond_loopback() && ingest.admin_token.is_empty() {
+        r.refuse(
+            "ingest.admin_token",
+            format!(
+                "expected a token of 16 characters or more, because ingest.admin_listen = \"{}\" is beyond loopback; set \
+                 it, or admin_token_file, or listen on 127.0.0.1",
+                ingest.admin_listen
+            ),
+        );
+    }
+}
+
+fn authentication(config: &Config, r: &mut Reader) {
+    let ingest = &config.ingest;
+    let open_to_all = ingest.auth == Auth::Open && !values::is_loopback(ingest.listen.ip());
+    if r.sound(&["ingest.auth", "ingest.listen"]) && open_to_all {
+        r.refuse(
+            "ingest.auth",
+            format!(
+                "expected \"service\", because ingest.listen = \"{}\" is beyond loopback and anybody could claim for \
+                 anybody; or listen on 127.0.0.1",
+                ingest.listen
+            ),
+        );
+    }
+    if ingest.auth == Auth::Session {
+        r.refuse("ingest.auth", format!("{EMBEDDED_ONLY} and knows no sessions; expected \"open\" or \"service\""));
+    }
+    if !r.sound(&[SERVICE_KEYS]) {
+        return;
+    }
+    if ingest.auth == Auth::Service && config.service_keys.is_empty() {
+        r.refuse("ingest.auth", "expected at least one [[service_keys]] table; `forebay key new` makes one");
+    }
+    let (mut names, mut hashes) = (BTreeMap::new(), BTreeMap::new());
+    for (index, key) in config.service_keys.iter().enumerate() {
+        if let Some(first) = names.insert(&key.name, index) {
+            repeated(
+                r,
+                index,
+                "name",
+                format!("{:?} is also the name of key {first}; expected unique names", key.name),
+            );
+        }
+        if let Some(first) = hashes.insert(key.sha256, index) {
+            repeated(r, index, "sha256", format!("the same key as {first}; expected one table a key"));
+        }
+    }
+}
+
+fn repeated(r: &mut Reader, index: usize, field: &str, message: String) {
+    let key = format!("{SERVICE_KEYS}[{index}].{field}");
+    let origin = r.origin(SERVICE_KEYS);
+    r.add(Problem { key, value: None, origin, message });
+}
+
+/// Vocabulary of shared mode: known, so that a configuration for it is told why it can't run, not that it is misspelt.
+fn unserved(config: &Config, r: &mut Reader) {
+    if config.buffer.kind == BufferKind::Redis {
+        r.refuse("buffer.kind", format!("{EMBEDDED_ONLY}; expected \"journal\""));
+    }
+    for key in ["redis.url", "redis.nodes", "redis.sentinels"] {
+        if r.sound(&[key]) && !is_default(r, key) {
+            r.refuse(key, format!("{EMBEDDED_ONLY}; expected an empty [redis]"));
+        }
+    }
+    if matches!(config.store.url, StoreUrl::Postgres(_) | StoreUrl::MySql(_)) {
+        r.refuse("store.url", format!("{EMBEDDED_ONLY}; expected sqlite:PATH, or nothing"));
+    }
+    if config.store.replica_url.is_some() {
+        r.refuse("store.replica_url", format!("{EMBEDDED_ONLY}; expected nothing"));
+    }
+}
