@@ -1,0 +1,82 @@
+//! Bugs to plant and points to die at, for tests that must prove they would notice.
+//!
+//! Compiled in by the feature `testing` only. Without it every question here is a constant `false` and every crash
+//! point is nothing, so that the product carries neither the bugs nor the cost of asking for them.
+
+/// A bug that a test can switch on in its own thread, to see that the simulation finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bug {
+    /// The answer leaves before the sync that covers it.
+    AckBeforeSync,
+    /// An `already-claimed` leaves before the acceptance that it reveals is durable.
+    EarlyAlreadyClaimed,
+    /// A segment goes as soon as a snapshot covers it, whether or not the database has its entries.
+    EarlyTrim,
+    /// A batch whose commit's reply was lost is sent again as if it were new.
+    BlindCommitRetry,
+    /// A prepared segment is used before its name is durable.
+    MissingDirSync,
+    /// A failed sync is tried again, and its success believed.
+    RetryAfterEio,
+    /// A claim at the very instant of closing is taken.
+    WindowOffByOne,
+    /// A position is given to two entries.
+    ReusedSeq,
+}
+
+#[cfg(feature = "testing")]
+mod switches {
+    use std::cell::Cell;
+    use std::collections::HashMap;
+    use std::sync::{Mutex, OnceLock, PoisonError};
+
+    use super::Bug;
+
+    thread_local! {
+        static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants `bug` in this thread; `None` takes it out again.
+    pub fn set(bug: Option<Bug>) {
+        PLANTED.set(bug);
+    }
+
+    /// Whether `bug` is planted in this thread.
+    pub fn on(bug: Bug) -> bool {
+        PLANTED.get() == Some(bug)
+    }
+
+    /// Ends the process by SIGKILL where `FOREBAY_CRASH_AT` is `name` (the first time) or `name:N` (the N-th time).
+    pub fn crash_point(name: &'static str) {
+        static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+        static SEEN: OnceLock<Mutex<HashMap<&'static str, u64>>> = OnceLock::new();
+        let wanted = WANTED.get_or_init(|| {
+            let text = std::env::var("FOREBAY_CRASH_AT").ok()?;
+            let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
+            Some((name.to_owned(), times.parse().unwrap_or(1)))
+        });
+        let Some((_, times)) = wanted.as_ref().filter(|(wanted, _)| wanted == name) else { return };
+        let mut seen = SEEN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+        let count = seen.entry(name).or_default();
+        *count += 1;
+        if count == times {
+            // SIGKILL, not abort: nothing of this process may run any more, exactly as in a real kill.
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+    }
+}
+
+#[cfg(feature = "testing")]
+pub use switches::{crash_point, on, set};
+
+/// Whether `bug` is planted: never, in this build.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub const fn on(_bug: Bug) -> bool {
+    false
+}
+
+/// A place to die at: nothing, in this build.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub const fn crash_point(_name: &'static str) {}

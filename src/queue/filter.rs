@@ -1,0 +1,59 @@
+//! Who may hold a claim: a filter of fixed size that the front end asks before it refuses on the spot.
+//!
+//! A holder is always in it, and is in it before its answer leaves; a few others are too (below one in a hundred), and
+//! the sequencer tells those the truth. Sixteen bits a unit of stock, four of them set within one word a holder
+//! (a blocked Bloom filter: one cache line a look-up).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sale::{Units, UserHash};
+
+/// The filter of one campaign.
+#[derive(Debug)]
+pub struct HolderFilter {
+    words: Box<[AtomicU64]>,
+}
+
+impl HolderFilter {
+    /// A filter for `holders` holders.
+    pub fn new(holders: Units) -> Self {
+        let words = (holders.0 / 4 + 1) as usize;
+        Self { words: (0..words).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Remembers a holder.
+    pub fn insert(&self, user: UserHash) {
+        let (at, mask) = self.place(user);
+        self.words[at].fetch_or(mask, Ordering::Release);
+    }
+
+    /// Whether `user` may be a holder; `false` is certain.
+    pub fn may_hold(&self, user: UserHash) -> bool {
+        let (at, mask) = self.place(user);
+        self.words[at].load(Ordering::Acquire) & mask == mask
+    }
+
+    fn place(&self, user: UserHash) -> (usize, u64) {
+        // Only what the book keeps of a buyer's hash, so that a recovered book fills the same bits.
+        let at = ((u128::from(user.address()) * self.words.len() as u128) >> 40) as usize;
+        let bit = |n: u32| 1u64 << ((user.fingerprint() >> (6 * n)) & 63);
+        (at, bit(0) | bit(1) | bit(2) | bit(3))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::book::HashKey;
+    use crate::sale::UserId;
+
+    #[test]
+    fn a_holder_is_always_found_and_few_others_are() {
+        let (key, filter) = (HashKey([7; 16]), HolderFilter::new(Units(10_000)));
+        let user = |n: u32| key.user(&UserId::parse(&format!("u{n}")).unwrap());
+        (0..10_000).for_each(|n| filter.insert(user(n)));
+        assert!((0..10_000).all(|n| filter.may_hold(user(n))));
+        let wrong = (10_000..110_000).filter(|&n| filter.may_hold(user(n))).count();
+        assert!(wrong < 1_500, "{wrong} of 100,000 strangers pass");
+    }
+}

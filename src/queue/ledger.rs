@@ -1,0 +1,112 @@
+//! The conservation ledger: where every unit and every minor unit of each campaign is.
+
+use super::pending::StockNow;
+use crate::sale::{CampaignNo, Claim, Money, Units};
+
+/// Units and money of one campaign. `free` and `stock` come from the book, `accepted` from the waiting entries,
+/// `persisted` and `dead` from what the database took: four sources, so that the equation can fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Balance {
+    /// All units.
+    pub stock: u64,
+    /// Held by nobody.
+    pub free: u64,
+    /// In the buffer.
+    pub accepted: u64,
+    /// In claim rows.
+    pub persisted: u64,
+    /// In dead letters.
+    pub dead: u64,
+    /// A red packet's total, or the money that all claims sum to where it has none.
+    pub money_stock: i64,
+    /// A red packet's money that nobody holds.
+    pub money_free: i64,
+    /// The money of `accepted`.
+    pub money_accepted: i64,
+    /// The money of `persisted`.
+    pub money_persisted: i64,
+    /// The money of `dead`.
+    pub money_dead: i64,
+    /// Whether the campaign gives out money of its own.
+    pub packet: bool,
+}
+
+impl Balance {
+    /// `stock − (free + accepted + persisted + settled + dead)`: 0, or an alarm. (Nothing settles in this version.)
+    pub fn error(&self) -> i64 {
+        self.stock as i64 - (self.free + self.accepted + self.persisted + self.dead) as i64
+    }
+
+    /// The same for money; a flash sale's money is what its claims sum to, so only a red packet's can fail.
+    pub fn money_error(&self) -> i64 {
+        if self.packet {
+            self.money_stock - (self.money_free + self.money_accepted + self.money_persisted + self.money_dead)
+        } else {
+            0
+        }
+    }
+}
+
+/// All campaigns' balances, by number.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    balances: Vec<Balance>,
+}
+
+impl Ledger {
+    fn entry(&mut self, no: CampaignNo) -> &mut Balance {
+        let at = no.0 as usize;
+        if at >= self.balances.len() {
+            self.balances.resize(at + 1, Balance::default());
+        }
+        &mut self.balances[at]
+    }
+
+    /// What the book says.
+    pub fn set_stock(&mut self, now: &StockNow) {
+        let balance = self.entry(now.no);
+        (balance.stock, balance.free) = (now.stock.0, now.free.0);
+        (balance.money_stock, balance.money_free) = (now.total.0, now.left.0);
+        balance.packet = now.packet;
+    }
+
+    /// What the database says: everything up to its cursor.
+    pub fn set_database(&mut self, no: CampaignNo, sums: &Balance) {
+        let balance = self.entry(no);
+        (balance.persisted, balance.money_persisted) = (sums.persisted, sums.money_persisted);
+        (balance.dead, balance.money_dead) = (sums.dead, sums.money_dead);
+    }
+
+    /// A claim entered the buffer.
+    pub fn accept(&mut self, no: CampaignNo, quantity: Units, amount: Money) {
+        let balance = self.entry(no);
+        balance.accepted += quantity.0;
+        balance.money_accepted += amount.0;
+    }
+
+    /// A claim left the buffer for the database's sums, which are set whole.
+    pub fn forget(&mut self, claim: &Claim) {
+        let balance = self.entry(claim.campaign);
+        balance.accepted -= claim.quantity.0;
+        balance.money_accepted -= claim.amount.map_or(0, |a| a.0);
+    }
+
+    /// A claim left the buffer for a row, or for the dead letters.
+    pub fn retire(&mut self, claim: &Claim, dead: bool) {
+        self.forget(claim);
+        let (units, money) = (claim.quantity.0, claim.amount.map_or(0, |a| a.0));
+        let balance = self.entry(claim.campaign);
+        if dead {
+            balance.dead += units;
+            balance.money_dead += money;
+        } else {
+            balance.persisted += units;
+            balance.money_persisted += money;
+        }
+    }
+
+    /// One campaign's balance; zeroes for a campaign never heard of.
+    pub fn balance(&self, no: CampaignNo) -> Balance {
+        self.balances.get(no.0 as usize).copied().unwrap_or_default()
+    }
+}

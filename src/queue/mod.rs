@@ -1,0 +1,161 @@
+//! The buffer between the front end and the workers. Knows neither HTTP nor SQL.
+//!
+//! [`Buffer`] is what both sides see: a front end submits through its [`Front`] and reads campaigns and waiting claims,
+//! the drain takes leases and retires them. Behind it stand one lock-free queue, one sequencer thread and the journal.
+
+pub mod book;
+mod change;
+mod chunk;
+pub mod codec;
+pub mod command;
+pub mod filter;
+pub mod front;
+pub mod handoff;
+mod image;
+pub mod journal;
+mod keys;
+pub mod ledger;
+pub mod pending;
+pub mod recover;
+pub mod run;
+pub mod sequencer;
+pub mod unknowns;
+pub mod views;
+pub mod winners;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam::queue::ArrayQueue;
+
+pub use self::book::{Book, HashKey};
+pub use self::command::{
+    AdminAction, AdminCommand, AdminDone, AdminRefusal, ClaimCommand, Command, Outcome, Refusal, Replay,
+};
+pub use self::front::{Answer, Front, SubmitError, Waiting};
+pub use self::handoff::{Doorbell, Mailbox};
+pub use self::ledger::Balance;
+pub use self::pending::{Lease, Pending};
+pub use self::sequencer::{Published, Replies, Sequencer, Settings, Submission, Ticket};
+pub use self::unknowns::Unsettled;
+pub use self::views::{CampaignView, ClaimOutcome};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::sale::{Claim, ClaimId, Seq, UserHash, UserId};
+
+/// The primitives that the hand-off is made of; the model checker has its own.
+pub(crate) mod sync {
+    pub use std::sync::Mutex;
+    pub use std::sync::atomic::{AtomicBool, Ordering};
+    pub use std::thread::{Thread, park, park_timeout};
+}
+
+/// What front ends, sequencer and drain share.
+pub(crate) struct Shared {
+    queue: ArrayQueue<Submission>,
+    bell: Doorbell,
+    mailboxes: Vec<Arc<Mailbox<(Ticket, Outcome)>>>,
+    published: Arc<Published>,
+    unknowns: unknowns::Unknowns,
+    ack_deadline: Duration,
+    max_entries: u64,
+    hash_key: HashKey,
+    stop: AtomicBool,
+}
+
+/// The buffer.
+#[derive(Clone)]
+pub struct Buffer(Arc<Shared>);
+
+/// How a buffer is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct BufferSettings {
+    /// Threads that will submit.
+    pub fronts: u16,
+    /// How long a submission may wait before its caller is told that the outcome is unknown.
+    pub ack_deadline: Duration,
+    /// Entries that may wait for the database.
+    pub max_entries: u64,
+    /// The data folder's secret.
+    pub hash_key: HashKey,
+}
+
+impl Buffer {
+    /// A buffer over what the sequencer publishes.
+    pub fn new(settings: BufferSettings, published: Arc<Published>) -> Self {
+        Self(Arc::new(Shared {
+            queue: ArrayQueue::new(limits::QUEUE_MAX),
+            bell: Doorbell::default(),
+            mailboxes: (0..settings.fronts).map(|_| Arc::default()).collect(),
+            published,
+            unknowns: unknowns::Unknowns::default(),
+            ack_deadline: settings.ack_deadline,
+            max_entries: settings.max_entries,
+            hash_key: settings.hash_key,
+            stop: AtomicBool::new(false),
+        }))
+    }
+
+    /// A thread's side; each number below `fronts` once, on the thread that will use it.
+    pub fn front(&self, no: u16) -> Rc<Front> {
+        Front::new(no, self.0.clone())
+    }
+
+    /// The campaigns as they are now.
+    pub fn campaigns(&self) -> arc_swap::Guard<Arc<views::Index>> {
+        self.0.published.views.load()
+    }
+
+    /// The waiting entries: leases, retiring, balances.
+    pub fn pending(&self) -> &Pending {
+        &self.0.published.pending
+    }
+
+    /// The numbers.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.0.published.metrics
+    }
+
+    /// How buyers and keys are hashed.
+    pub fn hash_key(&self) -> HashKey {
+        self.0.hash_key
+    }
+
+    /// A claim that waits for the database.
+    pub fn find(&self, id: ClaimId) -> Option<Claim> {
+        self.pending().find(id)
+    }
+
+    /// A buyer's claims that wait for the database, oldest first.
+    pub fn claims_of(&self, user: &UserId, hash: UserHash) -> Vec<Claim> {
+        self.pending().of(user, hash)
+    }
+
+    /// A claim whose caller was told that the outcome is unknown.
+    pub fn unsettled(&self, id: ClaimId) -> Option<(UserId, Unsettled)> {
+        self.0.unknowns.get(id)
+    }
+
+    /// Whether claims are refused because too many entries wait, or the journal's disk is full.
+    pub fn is_full(&self) -> bool {
+        self.pending().entries() >= self.0.max_entries || self.0.published.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// Whether durability can't be given any more.
+    pub fn is_fenced(&self) -> bool {
+        self.0.published.fenced.load(Ordering::SeqCst)
+    }
+
+    /// The last entry that is in the database.
+    pub fn retired(&self) -> Seq {
+        self.pending().retired()
+    }
+
+    /// Lets the sequencer end once its queue is empty. Call it when nobody submits any more.
+    pub fn stop(&self) {
+        self.0.stop.store(true, Ordering::SeqCst);
+        self.0.bell.ring();
+    }
+}

@@ -1,0 +1,244 @@
+//! The entries that are durable here and not yet known to be in the database, in order.
+//!
+//! The sequencer publishes a batch after its sync and before its answers; the drain takes leases from the front and
+//! retires them; reads find a claim here until then, so that a buyer always sees what it was told. Entries stay in their
+//! journal bytes, in chunks of at most [`limits::CHUNK_ENTRIES`]: about 55 bytes a plain claim and 12 of indexes.
+//!
+//! The conservation ledger lives under the same lock, so that `stock = free + accepted + persisted + settled + dead` is
+//! read whole: a unit that moves from one place to the next is never seen in both, nor in neither.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::chunk::Chunk;
+use super::codec::FrameContext;
+use super::ledger::{Balance, Ledger};
+use crate::sale::{CampaignNo, Claim, ClaimId, Entry, Event, Money, Seq, Units, UserHash, UserId};
+
+/// The oldest entries that are not in the database, for one transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// The last entry that was retired before.
+    pub after: Seq,
+    /// The entries after it, dense and in order; at least one.
+    pub entries: Vec<Entry>,
+}
+
+/// What the book says of a campaign after a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StockNow {
+    /// The campaign.
+    pub no: CampaignNo,
+    /// All units.
+    pub stock: Units,
+    /// Units nobody holds.
+    pub free: Units,
+    /// A red packet's total; a sale's price × stock is not tracked.
+    pub total: Money,
+    /// A red packet's money that nobody holds.
+    pub left: Money,
+    /// Whether the campaign gives out money of its own.
+    pub packet: bool,
+}
+
+/// The waiting entries.
+#[derive(Debug)]
+pub struct Pending {
+    inner: Mutex<Inner>,
+    entries: AtomicU64,
+    retired: AtomicU64,
+    oldest: AtomicI64,
+}
+
+#[derive(Debug)]
+struct Inner {
+    chunks: VecDeque<Chunk>,
+    retired: Seq,
+    last: Seq,
+    ledger: Ledger,
+    /// Whether anything was published yet.
+    begun: bool,
+}
+
+impl Pending {
+    /// Nothing waits; everything up to `retired` is in the database.
+    pub fn new(retired: Seq) -> Self {
+        let inner = Inner { chunks: VecDeque::new(), retired, last: retired, ledger: Ledger::default(), begun: false };
+        Self {
+            inner: Mutex::new(inner),
+            entries: AtomicU64::new(0),
+            retired: AtomicU64::new(retired.0),
+            oldest: AtomicI64::new(0),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic elsewhere must not take the reads and the drain with it: the data is consistent between calls.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a frame's entries; `body` holds `count` of them, the first with `context.first_seq`. What is retired already
+    /// is left out.
+    ///
+    /// # Panics
+    /// Where the frame does not follow the last one.
+    pub fn publish(&self, body: &[u8], count: u32, context: &FrameContext, stock: &[StockNow]) {
+        let mut inner = self.lock();
+        if count > 0 {
+            if !std::mem::replace(&mut inner.begun, true) {
+                // A journal is trimmed only up to what its database has, so what is missing before its first entry is
+                // there, although the database could not be asked at the start.
+                let before = Seq(context.first_seq.0 - 1);
+                inner.retired = inner.retired.max(before);
+                inner.last = inner.last.max(before);
+            }
+            assert!(context.first_seq <= inner.last.next(), "a gap after {} before {}", inner.last, context.first_seq);
+            inner.append(body, count, context);
+        }
+        for now in stock {
+            inner.ledger.set_stock(now);
+        }
+        self.update(&inner);
+    }
+
+    /// The front entries, at most `max` of them.
+    pub fn lease(&self, max: usize) -> Option<Lease> {
+        let inner = self.lock();
+        let mut entries = Vec::new();
+        for chunk in &inner.chunks {
+            chunk.read_after(inner.retired, max - entries.len(), &mut entries);
+            if entries.len() == max {
+                break;
+            }
+        }
+        (!entries.is_empty()).then_some(Lease { after: inner.retired, entries })
+    }
+
+    /// Tells that a lease is in the database, all but the entries at the places `dead`, which are in its dead letters.
+    ///
+    /// # Panics
+    /// Where the lease is not the front.
+    pub fn retire(&self, lease: &Lease, dead: &[usize]) {
+        let mut inner = self.lock();
+        assert_eq!(lease.after, inner.retired, "leases are retired in order");
+        for (i, entry) in lease.entries.iter().enumerate() {
+            if let Event::Claimed(claim) = &entry.event {
+                inner.ledger.retire(claim, dead.contains(&i));
+            }
+        }
+        inner.retire_to(lease.after.plus(lease.entries.len() as u64));
+        self.update(&inner);
+    }
+
+    /// Tells that the database has everything up to `cursor`, with the sums per campaign that it keeps: at start, when
+    /// it turns out to know more than this process did.
+    pub fn retire_to(&self, cursor: Seq, database: &[(CampaignNo, Balance)]) {
+        let mut inner = self.lock();
+        let mut gone = Vec::new();
+        while inner.retired < cursor {
+            let before = gone.len();
+            let retired = inner.retired;
+            for chunk in &inner.chunks {
+                chunk.read_after(retired, (cursor.0 - retired.0) as usize, &mut gone);
+                if gone.len() > before {
+                    break;
+                }
+            }
+            let Some(last) = gone.last().filter(|_| gone.len() > before).map(|e| e.seq) else { break };
+            for entry in gone.drain(..) {
+                if let Event::Claimed(claim) = &entry.event {
+                    inner.ledger.forget(claim);
+                }
+            }
+            inner.retire_to(last);
+        }
+        inner.retired = inner.retired.max(cursor);
+        inner.last = inner.last.max(cursor);
+        for (no, balance) in database {
+            inner.ledger.set_database(*no, balance);
+        }
+        self.update(&inner);
+    }
+
+    fn update(&self, inner: &Inner) {
+        self.entries.store(inner.last.0 - inner.retired.0, Ordering::Release);
+        self.retired.store(inner.retired.0, Ordering::Release);
+        let oldest = inner.chunks.front().and_then(|c| c.time_after(inner.retired));
+        self.oldest.store(oldest.map_or(0, |t| t.0), Ordering::Release);
+    }
+
+    /// Entries that wait.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Ordering::Acquire)
+    }
+
+    /// The last entry that is durably in the database. What may be trimmed follows from it.
+    pub fn retired(&self) -> Seq {
+        Seq(self.retired.load(Ordering::Acquire))
+    }
+
+    /// When the oldest waiting entry was decided.
+    pub fn oldest(&self) -> Option<crate::sale::Timestamp> {
+        Some(self.oldest.load(Ordering::Acquire)).filter(|&t| t != 0).map(crate::sale::Timestamp)
+    }
+
+    /// A waiting claim by its id.
+    pub fn find(&self, id: ClaimId) -> Option<Claim> {
+        let inner = self.lock();
+        inner.chunks.iter().find_map(|chunk| chunk.find(id)).filter(|claim| claim.seq > inner.retired)
+    }
+
+    /// A buyer's waiting claims, oldest first.
+    pub fn of(&self, user: &UserId, hash: UserHash) -> Vec<Claim> {
+        let inner = self.lock();
+        let mut claims = Vec::new();
+        inner.chunks.iter().for_each(|chunk| chunk.of(user, hash, &mut claims));
+        claims.retain(|claim| claim.seq > inner.retired);
+        claims
+    }
+
+    /// The balance of a campaign, read whole.
+    pub fn balance(&self, no: CampaignNo) -> Balance {
+        self.lock().ledger.balance(no)
+    }
+
+    /// The bytes that the waiting entries take, indexes included.
+    pub fn bytes(&self) -> u64 {
+        self.lock().chunks.iter().map(Chunk::bytes).sum()
+    }
+}
+
+impl Inner {
+    fn append(&mut self, body: &[u8], count: u32, context: &FrameContext) {
+        let mut at = 0;
+        for index in 0..u64::from(count) {
+            let len = super::codec::skip(&body[at..]).expect("a frame that was encoded or checked");
+            let seq = context.first_seq.plus(index);
+            if seq > self.last {
+                self.append_one(&body[at..at + len], seq, context);
+            }
+            at += len;
+        }
+    }
+
+    fn append_one(&mut self, bytes: &[u8], seq: Seq, context: &FrameContext) {
+        if self.chunks.back().is_none_or(Chunk::is_full) {
+            self.chunks.push_back(Chunk::new(seq));
+        }
+        if let Some(chunk) = self.chunks.back_mut() {
+            chunk.push(bytes, context);
+        }
+        if let Some((no, quantity, amount)) = super::codec::claim_sums(bytes) {
+            self.ledger.accept(no, quantity, amount);
+        }
+        self.last = seq;
+    }
+
+    fn retire_to(&mut self, upto: Seq) {
+        self.retired = upto;
+        while self.chunks.front().is_some_and(|chunk| chunk.last_seq() <= upto) {
+            self.chunks.pop_front();
+        }
+    }
+}

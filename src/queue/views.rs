@@ -1,0 +1,241 @@
+//! What the front end may know of the campaigns: a published snapshot, read without a lock or a hop.
+//!
+//! Only the sequencer writes it, and only after the sync that covers what it tells: a sold-out that could be undone by a
+//! power cut is never shown.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+
+use super::book::{Book, Campaign};
+use super::filter::HolderFilter;
+use crate::sale::campaign::AdminState;
+use crate::sale::{
+    CampaignId, CampaignKind, CampaignNo, CampaignSpec, CampaignState, Currency, Money, Timestamp, Units, UserHash,
+};
+
+/// How claims came out, counted per campaign. The order is that of [`ClaimOutcome::ALL`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+pub enum ClaimOutcome {
+    /// Held.
+    Accepted,
+    /// A repeated key got its answer again.
+    Replayed,
+    /// The buyer holds what one may hold.
+    AlreadyClaimed,
+    /// No units.
+    SoldOut,
+    /// Before, after or outside the window.
+    NotOpen,
+    /// Not known durable.
+    Unknown,
+    /// Anything else.
+    Refused,
+}
+
+impl ClaimOutcome {
+    /// All outcomes with their metric label.
+    pub const ALL: [(Self, &'static str); 7] = [
+        (Self::Accepted, "accepted"),
+        (Self::Replayed, "replayed"),
+        (Self::AlreadyClaimed, "already-claimed"),
+        (Self::SoldOut, "sold-out"),
+        (Self::NotOpen, "not-open"),
+        (Self::Unknown, "outcome-unknown"),
+        (Self::Refused, "refused"),
+    ];
+}
+
+/// One campaign as the front end sees it.
+#[derive(Debug)]
+pub struct CampaignView {
+    /// Its place in the book.
+    pub no: CampaignNo,
+    /// Its name.
+    pub id: CampaignId,
+    /// What is sold.
+    pub kind: CampaignKind,
+    /// Units one buyer may hold.
+    pub per_user_limit: Units,
+    /// The currency of amounts.
+    pub currency: Option<Currency>,
+    /// The price of a unit.
+    pub price: Option<Money>,
+    /// The whole definition as it stands.
+    pub spec: ArcSwap<CampaignSpec>,
+    opens_at: AtomicI64,
+    closes_at: AtomicI64,
+    wish: AtomicU8,
+    free: AtomicU64,
+    version: AtomicU64,
+    stock_version: AtomicU64,
+    filters: ArcSwap<Vec<(Units, Arc<HolderFilter>)>>,
+    outcomes: [AtomicU64; ClaimOutcome::ALL.len()],
+}
+
+impl CampaignView {
+    fn new(no: CampaignNo, campaign: &Campaign) -> Self {
+        let spec = &campaign.spec;
+        let view = Self {
+            no,
+            id: spec.id,
+            kind: spec.kind,
+            per_user_limit: spec.per_user_limit,
+            currency: spec.currency,
+            price: spec.price,
+            spec: ArcSwap::from_pointee(spec.clone()),
+            opens_at: AtomicI64::new(0),
+            closes_at: AtomicI64::new(0),
+            wish: AtomicU8::new(0),
+            free: AtomicU64::new(0),
+            version: AtomicU64::new(0),
+            stock_version: AtomicU64::new(0),
+            filters: ArcSwap::from_pointee(vec![new_filter(campaign.capacity)]),
+            outcomes: Default::default(),
+        };
+        view.update(campaign);
+        view
+    }
+
+    /// Publishes what changed. Called after the sync.
+    pub(super) fn update(&self, campaign: &Campaign) {
+        let spec = &campaign.spec;
+        if self.version() != campaign.version {
+            self.spec.store(Arc::new(spec.clone()));
+            self.opens_at.store(spec.opens_at.0, Ordering::Release);
+            self.closes_at.store(spec.closes_at.0, Ordering::Release);
+            self.wish.store(campaign.wish as u8, Ordering::Release);
+            self.grow_filter(campaign.capacity);
+            self.stock_version.store(campaign.stock_version, Ordering::Release);
+            self.version.store(campaign.version, Ordering::Release);
+        }
+        self.free.store(campaign.free.0, Ordering::Release);
+    }
+
+    /// A restock that made the tables larger adds a filter; the old one keeps the old holders.
+    fn grow_filter(&self, capacity: Units) {
+        let have: u64 = self.filters.load().iter().map(|(units, _)| units.0).sum();
+        if let Some(more) = capacity.minus(Units(have)).filter(|more| more.0 > 0) {
+            self.filters.rcu(|old| old.iter().cloned().chain([new_filter(more)]).collect::<Vec<_>>());
+        }
+    }
+
+    /// Remembers a holder, before its answer leaves.
+    pub(super) fn add_holder(&self, user: UserHash) {
+        if let Some((_, filter)) = self.filters.load().last() {
+            filter.insert(user);
+        }
+    }
+
+    /// Whether `user` may hold a claim here; `false` is certain.
+    pub fn may_hold(&self, user: UserHash) -> bool {
+        self.filters.load().iter().any(|(_, filter)| filter.may_hold(user))
+    }
+
+    /// Its state at `now`.
+    pub fn state(&self, now: Timestamp) -> CampaignState {
+        let wish = match self.wish.load(Ordering::Acquire) {
+            0 => AdminState::Open,
+            1 => AdminState::Paused,
+            _ => AdminState::Closed,
+        };
+        CampaignState::at(now, wish, self.opens_at(), Timestamp(self.closes_at.load(Ordering::Acquire)))
+    }
+
+    /// The first instant of its window.
+    pub fn opens_at(&self) -> Timestamp {
+        Timestamp(self.opens_at.load(Ordering::Acquire))
+    }
+
+    /// Units nobody holds.
+    pub fn free(&self) -> Units {
+        Units(self.free.load(Ordering::Acquire))
+    }
+
+    /// Counts its changes.
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Counts the changes of its stock.
+    pub fn stock_version(&self) -> u64 {
+        self.stock_version.load(Ordering::Acquire)
+    }
+
+    /// Counts how a claim came out.
+    pub fn count(&self, outcome: ClaimOutcome) {
+        self.outcomes[outcome as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The counts, in the order of [`ClaimOutcome::ALL`].
+    pub fn counts(&self) -> [u64; ClaimOutcome::ALL.len()] {
+        std::array::from_fn(|i| self.outcomes[i].load(Ordering::Relaxed))
+    }
+}
+
+fn new_filter(units: Units) -> (Units, Arc<HolderFilter>) {
+    (units, Arc::new(HolderFilter::new(units)))
+}
+
+/// All campaigns.
+#[derive(Debug, Default)]
+pub struct Views {
+    current: ArcSwap<Index>,
+}
+
+/// One consistent list of the campaigns; their numbers inside change on.
+#[derive(Debug, Default)]
+pub struct Index {
+    by_id: HashMap<CampaignId, Arc<CampaignView>>,
+    by_no: Vec<Arc<CampaignView>>,
+}
+
+impl Index {
+    /// A campaign by its name.
+    pub fn get(&self, id: &CampaignId) -> Option<&Arc<CampaignView>> {
+        self.by_id.get(id)
+    }
+
+    /// A campaign by its number.
+    pub fn number(&self, no: CampaignNo) -> Option<&Arc<CampaignView>> {
+        self.by_no.get(no.0 as usize)
+    }
+
+    /// All, by number.
+    pub fn all(&self) -> &[Arc<CampaignView>] {
+        &self.by_no
+    }
+}
+
+impl Views {
+    /// Publishes a recovered book.
+    pub(super) fn publish_all(&self, book: &Book) {
+        self.add_from(book, 0);
+        for (view, campaign) in self.current.load().by_no.iter().zip(book.campaigns()) {
+            for (fingerprint, held, _) in campaign.winners().iter() {
+                view.add_holder(UserHash(u128::from(held.claim_id.address()) << 88 | u128::from(fingerprint)));
+            }
+        }
+    }
+
+    /// Publishes the campaigns of `book` from number `first` on.
+    pub(super) fn add_from(&self, book: &Book, first: usize) {
+        self.current.rcu(|old| {
+            let mut index = Index { by_id: old.by_id.clone(), by_no: old.by_no.clone() };
+            for (no, campaign) in book.campaigns().iter().enumerate().skip(first.max(index.by_no.len())) {
+                let view = Arc::new(CampaignView::new(CampaignNo(no as u32), campaign));
+                index.by_id.insert(view.id, view.clone());
+                index.by_no.push(view);
+            }
+            index
+        });
+    }
+
+    /// The campaigns as they are now.
+    pub fn load(&self) -> arc_swap::Guard<Arc<Index>> {
+        self.current.load()
+    }
+}
