@@ -77,7 +77,7 @@ mod tests {
         while micros < 253_000_000_000_000_000 {
             let ours = Timestamp(micros);
             assert_eq!(Timestamp::parse(&ours.to_string()), Ok(ours), "{ours}");
-            micros += 8_640_123_456_789_1;
+            micros += 86_401_234_567_891;
         }
     }
 

@@ -18,7 +18,11 @@ pub struct DataLock {
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
-    #[error("{} is held by {}: one process at a time; stop that one first, or use another data_dir", path.display(), holder(*pid))]
+    #[error(
+        "{} is held by {}: one process at a time; stop that one first, or use another data_dir",
+        path.display(),
+        holder(*pid)
+    )]
     Held {
         /// The lock file.
         path: PathBuf,

@@ -79,7 +79,7 @@ impl Options {
         if self.frame_max > frame::BODY_LIMIT {
             return wrong(format!("frame_max is {}, at most {} can be read back", self.frame_max, frame::BODY_LIMIT));
         }
-        if self.segment_bytes < self.segment_min() || self.segment_bytes % 8 != 0 {
+        if self.segment_bytes < self.segment_min() || !self.segment_bytes.is_multiple_of(8) {
             let min = self.segment_min();
             return wrong(format!(
                 "segment_bytes is {}, expected a multiple of 8 from {min}: two frames",

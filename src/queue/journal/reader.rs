@@ -362,7 +362,8 @@ impl<D: Disk, V: Visitor> Walk<'_, D, V> {
             if !self.chain.follows(&header) {
                 let Header { first_seq, epoch, .. } = header;
                 let what = format!(
-                    "a whole frame (seq {first_seq}, run {epoch}) that does not follow the one before it (seq {} expected, run {} or later)",
+                    "a whole frame (seq {first_seq}, run {epoch}) that does not follow the one before it (seq {} \
+                     expected, run {} or later)",
                     self.chain.next, self.chain.epoch
                 );
                 return Err(damaged(&segment.name, offset, &what).into());
@@ -430,7 +431,8 @@ impl<D: Disk, V: Visitor> Walk<'_, D, V> {
             }
             let next = self.chain.next;
             let what = format!(
-                "the frame that begins with seq {next} is damaged: it had been durable, a valid frame follows it in {file} at byte {at}"
+                "the frame that begins with seq {next} is damaged: it had been durable, a valid frame follows it in \
+                 {file} at byte {at}"
             );
             return Err(damaged(&segment.name, offset, &what));
         }

@@ -200,7 +200,9 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Makes everything appended durable: fdatasync of the segment. Does nothing where nothing is in doubt.
+    /// Makes everything appended durable: fdatasync of the segment. Does nothing where nothing is in doubt. In
+    /// durability `memory` this covers the segment being written; full ones are the janitor's, which is done with them
+    /// when it is idle.
     ///
     /// # Errors
     /// [`JournalError::Io`] once, then [`JournalError::Latched`]. What the failed sync covered may or may not be there

@@ -1,0 +1,122 @@
+//! The thread that keeps house behind the sequencer: spare segments, trimming, snapshots.
+//!
+//! A snapshot is made by replaying sealed segments into a second book, on a thread of its own: the sequencer never
+//! stands still for it, and the preparing of segments doesn't either.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use super::book::HashKey;
+use super::journal::disk::Disk;
+use super::journal::{Janitor, JournalError, SnapshotInfo, SnapshotJob, Step};
+use super::recover::Follower;
+use super::sequencer::Published;
+use crate::limits;
+
+/// Runs the janitor until it is told to stop.
+pub struct JanitorThread {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl JanitorThread {
+    /// Starts it. The book of a snapshot hashes with `key` and may take `memory_max` bytes.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn spawn<D: Disk>(
+        janitor: Janitor<D>,
+        published: Arc<Published>,
+        key: HashKey,
+        memory_max: u64,
+    ) -> io::Result<Self> {
+        let (stop, stopped) = channel();
+        let thread = std::thread::Builder::new().name("janitor".to_owned()).spawn(move || {
+            // Its work is bulk: it gives way to whatever acknowledges claims.
+            let _ = rustix::process::nice(limits::BACKGROUND_NICE);
+            Rounds { janitor, published, key, memory_max, snapshot: None, told: false }.run(&stopped);
+        })?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Ends it and waits for it; a snapshot under way is finished first.
+    pub fn stop(self) {
+        drop(self.stop);
+        // A panic there has been logged; what it left undone is done at the next start.
+        let _ = self.thread.join();
+    }
+}
+
+struct Rounds<D: Disk> {
+    janitor: Janitor<D>,
+    published: Arc<Published>,
+    key: HashKey,
+    memory_max: u64,
+    snapshot: Option<JoinHandle<Option<SnapshotInfo>>>,
+    told: bool,
+}
+
+impl<D: Disk> Rounds<D> {
+    fn run(mut self, stopped: &Receiver<()>) {
+        loop {
+            let pause = match self.round() {
+                Ok(pause) => pause,
+                Err(JournalError::Latched) => Duration::from_millis(limits::JANITOR_RETRY_MILLIS),
+                Err(error) => {
+                    tracing::warn!(%error, "housekeeping of the journal failed; it is tried again");
+                    Duration::from_millis(limits::JANITOR_RETRY_MILLIS)
+                }
+            };
+            match stopped.recv_timeout(pause) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => break,
+            }
+        }
+        if let Some(snapshot) = self.snapshot.take() {
+            let _ = snapshot.join();
+        }
+    }
+
+    fn round(&mut self) -> Result<Duration, JournalError> {
+        if let Some(snapshot) = self.snapshot.take_if(|s| s.is_finished()) {
+            self.janitor.snapshot_done(snapshot.join().ok().flatten())?;
+        }
+        let step = self.janitor.step(self.published.pending.retired())?;
+        self.published.metrics.journal_disk_bytes.set(self.janitor.bytes());
+        if step != Step::DiskFull {
+            self.told = false;
+        }
+        Ok(match step {
+            Step::Worked | Step::Ready(_) | Step::Trimmed(_) => Duration::ZERO,
+            Step::SnapshotDue => {
+                if let Some(job) = self.janitor.snapshot_job() {
+                    self.snapshot = self.make(job)?;
+                }
+                Duration::from_millis(limits::JANITOR_IDLE_MILLIS)
+            }
+            Step::DiskFull => {
+                if !std::mem::replace(&mut self.told, true) {
+                    tracing::error!("the journal's disk is full: claims are refused until there is room again");
+                }
+                Duration::from_millis(limits::JANITOR_RETRY_MILLIS)
+            }
+            Step::Idle => Duration::from_millis(limits::JANITOR_IDLE_MILLIS),
+        })
+    }
+
+    fn make(&mut self, job: SnapshotJob<D>) -> Result<Option<JoinHandle<Option<SnapshotInfo>>>, JournalError> {
+        let (key, memory_max) = (self.key, self.memory_max);
+        let thread = std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || {
+            let mut follower = Follower::new(key, memory_max);
+            let made = job.run(&mut follower, |follower, out| follower.book.save(out));
+            made.inspect_err(|error| tracing::warn!(%error, "a snapshot could not be made; it is tried again")).ok()
+        });
+        if thread.is_err() {
+            self.janitor.snapshot_done(None)?;
+        }
+        Ok(thread.ok())
+    }
+}
