@@ -19,8 +19,11 @@ pub mod serve;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use crate::store::Database;
+use crate::store::sqlite::Mode;
 use crate::config::{Config, ConfigError, Overrides};
 
 /// Done.
@@ -151,8 +154,10 @@ pub struct ReceiptArgs {
 /// The actions of `forebay receipt`
 #[derive(Debug, Clone, Subcommand)]
 pub enum ReceiptAction {
-    /// Check the signature of receipts, or of whole claims as they were answered.
+    /// Check the receipts of claims as they were answered, one JSON document a line.
     Verify(ReceiptVerifyArgs),
+    /// Make a new key; the old ones go on verifying.
+    Rotate(DataArgs),
 }
 
 /// `forebay receipt verify`
@@ -208,6 +213,12 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 /// The configuration of a command. Its error keeps its type, from which [`main`] tells the exit code.
 pub(super) fn load(file: Option<&Path>, flags: &Overrides) -> anyhow::Result<Config> {
     Ok(Config::load(file, flags)?)
+}
+
+/// The database that the configuration names; not touched yet.
+pub(crate) fn database(config: &Config, mode: Mode) -> anyhow::Result<Database> {
+    let path = config.store.url.sqlite_path().context("store.url names no SQLite file")?;
+    Ok(Database::open(&format!("sqlite:{}", path.display()), mode)?)
 }
 
 /// One `error: …` line; a wrong configuration has one a problem.
