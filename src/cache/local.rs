@@ -1,0 +1,158 @@
+//! The cache in this process: claims by id, and buyers' first pages, for a few seconds, each read once however many wait.
+//!
+//! The race it must not lose: a read that began before a commit and ends after it would put "no such claim" into the
+//! cache just after the entry has left the buffer, and a buyer would be told that a claim never was. Removing keys
+//! after a commit can't help, as the outdated value comes later. So every value carries how far the database was when
+//! its read *began*, and every key a stamp of the last commit that touched it:
+//!
+//! 1. the drain commits, 2. stamps the keys ([`Local::stamp`]), 3. retires the entries from the buffer.
+//!
+//! Whoever misses an entry in the buffer comes after 3, and so sees the stamp; a value whose read began before 3 is older
+//! than the stamp, is not used, and the database is read again. Stamps live in tables of fixed size, so that two keys
+//! may share one: that costs a read, never a wrong answer. Values that no commit of this process touches (an
+//! operator's SQL) are at most [`Local`]'s lifetime old.
+
+use std::future::Future;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::future::Cache;
+
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::sale::{ClaimId, Seq, UserId};
+use crate::store::{Row, StoreError, StoredClaim};
+
+/// A buyer's first page, newest claims first.
+pub type Page = Arc<Vec<StoredClaim>>;
+
+/// The cache.
+pub struct Local {
+    claims: Table<ClaimId, Option<StoredClaim>>,
+    pages: Table<UserId, Page>,
+    retired: Box<dyn Fn() -> Seq + Send + Sync>,
+    metrics: Arc<Metrics>,
+}
+
+impl Local {
+    /// A cache whose values live for `lifetime`; zero for none: then every read goes to the database. `retired` tells
+    /// the last entry that the buffer has let go of.
+    pub fn new(lifetime: Duration, metrics: Arc<Metrics>, retired: impl Fn() -> Seq + Send + Sync + 'static) -> Self {
+        let pages = |_: &UserId, value: &Stamped<Page>| 1 + value.value.len() as u32;
+        Self {
+            claims: Table::new(lifetime, |_, _| 1),
+            pages: Table::new(lifetime, pages),
+            retired: Box::new(retired),
+            metrics,
+        }
+    }
+
+    /// A claim by its id; `read` asks the database. Ask the buffer first.
+    ///
+    /// # Errors
+    /// What `read` failed with: everyone who waited for it gets the error, the next one reads again.
+    pub async fn claim<R, F>(&self, id: ClaimId, read: R) -> Result<Option<StoredClaim>, StoreError>
+    where
+        R: Fn() -> F,
+        F: Future<Output = Result<Option<StoredClaim>, StoreError>>,
+    {
+        self.claims.get(id, self, read).await
+    }
+
+    /// A buyer's first page; `read` asks the database, always for the same number of claims. Ask the buffer first.
+    ///
+    /// # Errors
+    /// As [`Self::claim`].
+    pub async fn page<R, F>(&self, user: UserId, read: R) -> Result<Page, StoreError>
+    where
+        R: Fn() -> F,
+        F: Future<Output = Result<Page, StoreError>>,
+    {
+        self.pages.get(user, self, read).await
+    }
+
+    /// Outdates what is kept of `rows`' claims and buyers. After their commit, before they are retired.
+    pub fn stamp(&self, rows: &[Row]) {
+        let Some(upto) = rows.last().map(Row::seq) else { return };
+        for row in rows {
+            if let Row::Claim(row) = row {
+                self.claims.stamp(&row.claim.claim_id, upto);
+                self.pages.stamp(&row.claim.user, upto);
+            }
+        }
+    }
+}
+
+/// A value, and the last entry that was surely in the database when its read began.
+#[derive(Clone)]
+struct Stamped<V> {
+    value: V,
+    as_of: Seq,
+}
+
+struct Table<K, V> {
+    /// None where nothing is kept.
+    cache: Option<Cache<K, Stamped<V>>>,
+    stamps: Box<[AtomicU64]>,
+    hasher: RandomState,
+}
+
+impl<K: Copy + Eq + Hash + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Table<K, V> {
+    fn new(lifetime: Duration, weigh: impl Fn(&K, &Stamped<V>) -> u32 + Send + Sync + 'static) -> Self {
+        let build = || {
+            Cache::builder().max_capacity(limits::CACHE_CLAIMS_MAX).time_to_live(lifetime).weigher(weigh).build()
+        };
+        let cache = (!lifetime.is_zero()).then(build);
+        let stamps = cache.iter().flat_map(|_| 0..limits::CACHE_STAMPS).map(|_| AtomicU64::new(0)).collect();
+        // Keyed at random: a client that chooses ids can't choose which of them share a stamp.
+        Self { cache, stamps, hasher: RandomState::new() }
+    }
+
+    fn place(&self, key: &K) -> Option<&AtomicU64> {
+        let at = self.hasher.hash_one(key) as usize % self.stamps.len().max(1);
+        self.stamps.get(at)
+    }
+
+    fn stamp(&self, key: &K, upto: Seq) {
+        if let Some(place) = self.place(key) {
+            place.fetch_max(upto.0, Ordering::SeqCst);
+        }
+    }
+
+    async fn get<R, F>(&self, key: K, local: &Local, read: R) -> Result<V, StoreError>
+    where
+        R: Fn() -> F,
+        F: Future<Output = Result<V, StoreError>>,
+    {
+        let Some(cache) = &self.cache else { return read().await };
+        // What the caller may rely on is what was retired before it came. A stamp can be ahead of that for the instant
+        // between a commit and its retirement; a fresh read would then look outdated, and be repeated in vain.
+        let retired = (local.retired)();
+        let stamped = self.place(&key).map_or(Seq(0), |place| Seq(place.load(Ordering::SeqCst)));
+        let needed = stamped.min(retired);
+        let missed = AtomicBool::new(false);
+        loop {
+            let load = async {
+                missed.store(true, Ordering::Relaxed);
+                let as_of = (local.retired)();
+                Ok(Stamped { value: read().await?, as_of })
+            };
+            let found = cache.try_get_with(key, load).await.map_err(|e: Arc<StoreError>| (*e).clone());
+            if let Ok(outdated) = &found
+                && outdated.as_of < needed
+            {
+                // Ends: whatever is read from here on began after `needed` was retired.
+                cache.invalidate(&key).await;
+                continue;
+            }
+            let counter = if missed.into_inner() { &local.metrics.cache_misses } else { &local.metrics.cache_hits };
+            counter.add(1);
+            return found.map(|stamped| stamped.value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,21 @@
+//! The workers: they carry decided entries from the buffer into the database, and never decide anything.
+//!
+//! - A batch is one transaction, and it is sent again, the same, until it is known to be committed. Only then is it
+//!   retired from the buffer: a batch is never given up, and nothing is retired on a guess.
+//! - A row that the database won't take goes to the dead letters in the same transaction as the rows around it. What
+//!   ails the whole table is an outage: the entries wait, acknowledgements go on.
+//! - Ingest knows nothing of this module, nor this module of ingest.
+//!
+//! [`drain`] is the step, free of timers and threads, so that a simulation can drive it; [`pool`] is the thread that
+//! does; [`batch`], [`retry`] and [`dead_letters`] are pure.
+
+pub mod batch;
+pub mod dead_letters;
+pub mod drain;
+#[cfg(test)]
+mod fake;
+pub mod pool;
+pub mod retry;
+
+pub use drain::{Drain, Refresh, Step};
+pub use pool::{DrainHandle, Parts, Stopped};
