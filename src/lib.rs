@@ -16,4 +16,13 @@ pub mod antiscalper;
 pub mod queue;
 pub mod store;
 
+pub mod cache;
+pub mod receipts;
+pub mod workers;
+
+pub mod ingest;
+
+pub mod audit;
+pub mod engine;
+
 pub mod cli;

@@ -90,10 +90,120 @@ pub const STORE_PAGE_CACHE_KIB: u64 = 64 * 1024;
 /// as many pages, most of them again and again: 16 MiB let several batches share one move.
 pub const STORE_CHECKPOINT_PAGES: u64 = 4_000;
 
+// ---- the workers ---------------------------------------------------------------------------------------------------
+
+/// The shortest wait before a batch is tried again, in milliseconds: a lock that another process holds for one short
+/// transaction is gone by then.
+pub const RETRY_MIN_MILLIS: u64 = 50;
+
+/// The longest wait before a batch is tried again, in milliseconds: how late the drain may notice that the database is
+/// back, against how often a broken one is asked.
+pub const RETRY_MAX_MILLIS: u64 = 5_000;
+
+/// Entries of the largest batch in which the workers look for a row that passes, when they have found none in smaller
+/// ones: what `workers.batch_max` may be at most.
+pub const POISON_LEASE_MAX: usize = 10_000;
+
+/// How nice the drain's thread is (0 to 19). At 10 it gets a tenth of a core that others want (weight 110 against
+/// 1,024) and all of one that nobody wants: it gives way to the burst and never stops.
+pub const DRAIN_NICE: i32 = 10;
+
+/// How often the drain looks for entries while there are none, in milliseconds. 200 looks a second cost a core less
+/// than 0.1 %; a signal from the sequencer would cost it a wake a batch, on the path of every acknowledgement.
+pub const DRAIN_POLL_MILLIS: u64 = 5;
+
+/// How long the drain lets entries gather that do not fill a batch, in milliseconds: at most 100 small transactions a
+/// second, each of which costs the disk about two syncs.
+pub const DRAIN_GATHER_MILLIS: u64 = 10;
+
+/// How long beyond its deadline a stopping drain may take for the transaction it is in, in milliseconds: SQLite's own
+/// wait for a lock, and a slow commit. Beyond it the thread is left to itself; the journal has what it did not write.
+pub const DRAIN_STOP_SLACK_MILLIS: u64 = STORE_BUSY_MILLIS + 3_000;
+
+/// How often the dead letters are counted after new ones came, in milliseconds.
+pub const DEAD_COUNT_MILLIS: u64 = 1_000;
+
+// ---- the caches ----------------------------------------------------------------------------------------------------
+
+/// Claims that the local cache holds, in each of its two tables: about 400 bytes each, 25 MiB in each table.
+pub const CACHE_CLAIMS_MAX: u64 = 65_536;
+
+/// Stamps that tell a cache entry from an outdated one: two keys with one stamp cost a read more, now and then. With
+/// 1,000 keys written a batch, one in 65 of the others shares one; 512 KiB in each table.
+pub const CACHE_STAMPS: usize = 65_536;
+
 // ---- HTTP ----------------------------------------------------------------------------------------------------------
 
 /// Bytes of a request body; a claim is under 100.
 pub const BODY_MAX: usize = 16 * 1024;
+
+/// Connections of the public listener, all threads together. Of the 20,000 files a process may usually have open, the
+/// journal, the database and the admin listener take under a hundred; the rest is room for sockets that are being
+/// closed or refused. Beyond it: a 503 `overloaded`, written to the fresh connection, which is closed at once.
+pub const CONNECTIONS_MAX: u64 = 16_384;
+
+/// Connections of the admin listener: operators and scrapers.
+pub const ADMIN_CONNECTIONS_MAX: u64 = 256;
+
+const _: () = assert!(CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX + 1_000 < 20_000);
+
+/// Connections that the kernel keeps ready for one listening socket; it cuts this to `net.core.somaxconn` (4,096 by
+/// default), a tenth of a second of new connections on one core.
+pub const BACKLOG: i32 = 4_096;
+
+/// Bytes of a request's line and headers, and over HTTP/1.1 of the buffer they are read into. Beyond it: 431; so it is
+/// beyond 100 header lines, hyper's own limit, which costs nothing as long as it is left alone.
+pub const HEAD_MAX: usize = 16 * 1024;
+
+/// Requests under way on one HTTP/2 connection. A service that batches for its buyers needs hundreds; more would let one
+/// connection fill the sequencer's queue.
+pub const H2_STREAMS_MAX: u32 = 256;
+
+/// Streams that an HTTP/2 peer may reset before we looked at them, until the connection ends (CVE-2023-44487).
+pub const H2_RESETS_MAX: usize = 32;
+
+/// Bytes that one HTTP/2 connection may have under way to us: all streams' bodies within one window.
+pub const H2_WINDOW: u32 = 1024 * 1024;
+
+/// How often connections are looked at, in milliseconds: their deadlines are kept to within this.
+pub const CONNECTION_TICK_MILLIS: u64 = 100;
+
+/// From the connection to its first byte, in milliseconds.
+pub const FIRST_BYTE_MILLIS: u64 = 10_000;
+
+/// From a request's first byte to the end of its headers, in milliseconds.
+pub const HEAD_DEADLINE_MILLIS: u64 = 10_000;
+
+/// How long a peer may take nothing of what it is sent, in milliseconds.
+pub const WRITE_STALL_MILLIS: u64 = 10_000;
+
+/// How long a connection may stay without a request, in milliseconds: longer than the 60 s after which load balancers
+/// usually give up their side, so that they never send into a connection that we are closing.
+pub const IDLE_MILLIS: u64 = 75_000;
+
+/// How often an HTTP/2 peer is asked whether it is still there, in milliseconds; as long again for its answer.
+pub const H2_PING_MILLIS: u64 = 20_000;
+
+/// The first and the longest pause of a listener that is out of descriptors or memory, in milliseconds.
+pub const ACCEPT_PAUSE_MILLIS: (u64, u64) = (50, 1_000);
+
+/// Status reads that wait for a change at the same time. Beyond it they are answered at once.
+pub const WAITERS_MAX: usize = 10_000;
+
+/// How often a read looks again at a claim whose outcome is unknown, in milliseconds; no entry announces that change.
+pub const UNKNOWN_POLL_MILLIS: u64 = 200;
+
+/// Rows that an export reads from the database at a time: about 100 KiB of text.
+pub const EXPORT_PAGE: u32 = 500;
+
+/// Bytes of an admin request's body.
+pub const ADMIN_BODY_MAX: usize = 64 * 1024;
+
+/// Characters of the name by which an operator is written down.
+pub const ACTOR_MAX: usize = 64;
+
+/// Characters of an `X-Request-Id`.
+pub const REQUEST_ID_MAX: usize = 128;
 
 /// Characters of an `Idempotency-Key`.
 pub const IDEMPOTENCY_KEY_MAX: usize = 128;
@@ -121,3 +231,14 @@ pub const IDLE_MARK_MILLIS: u64 = 1_000;
 /// How long a body may take to arrive, in milliseconds. A claim's body comes with its head; a minute-long upload of 16 KiB
 /// is an attack or a broken network.
 pub const BODY_DEADLINE_MILLIS: u64 = 10_000;
+
+// ---- threads -------------------------------------------------------------------------------------------------------
+
+/// How much the background threads give way (`nice`, 0 to 19): a tenth of the weight of the threads that acknowledge.
+pub const BACKGROUND_NICE: i32 = 10;
+
+/// How long the janitor rests with nothing to do, in milliseconds: a segment lasts seconds at the top rate.
+pub const JANITOR_IDLE_MILLIS: u64 = 100;
+
+/// How long the janitor waits after a failure or on a full disk, in milliseconds.
+pub const JANITOR_RETRY_MILLIS: u64 = 500;

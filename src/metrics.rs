@@ -94,6 +94,8 @@ pub struct Metrics {
     pub journal_sync: Histogram,
     /// Bytes written to the journal.
     pub journal_bytes: Counter,
+    /// Bytes of the journal's segments on disk.
+    pub journal_disk_bytes: Gauge,
     /// Rows that a commit put into the database.
     pub drain_rows: Counter,
     /// One batch's transaction, nanoseconds.
@@ -121,6 +123,7 @@ impl Default for Metrics {
             commit_entries: Histogram::new(1),
             journal_sync: Histogram::new(25_000),
             journal_bytes: Counter::default(),
+            journal_disk_bytes: Gauge::default(),
             drain_rows: Counter::default(),
             drain_batch: Histogram::new(250_000),
             drain_retries: Counter::default(),

@@ -24,9 +24,7 @@ use rand::TryRngCore;
 use serde_json::Value;
 use sha2::Sha256;
 
-use crate::sale::{
-    CampaignId, Claim, ClaimId, Currency, Durability, FieldError, Money, Seq, Timestamp, Units, UserId,
-};
+use crate::sale::{CampaignId, Claim, ClaimId, Currency, Durability, FieldError, Money, Seq, Timestamp, Units, UserId};
 
 /// The keys' folder inside the data folder.
 pub const FOLDER: &str = "receipt-keys";
@@ -129,7 +127,9 @@ pub fn fields_from_claim_json(claim: &Value) -> Result<ReceiptFields, FieldError
     };
     let currency = match given("currency") {
         None => None,
-        Some(v) => Some(v.as_str().and_then(Currency::parse).ok_or_else(|| wrong("currency", "an ISO 4217 code or null"))?),
+        Some(v) => {
+            Some(v.as_str().and_then(Currency::parse).ok_or_else(|| wrong("currency", "an ISO 4217 code or null"))?)
+        }
     };
     let durability = text("durability", "disk or memory")?;
     Ok(ReceiptFields {
@@ -140,7 +140,8 @@ pub fn fields_from_claim_json(claim: &Value) -> Result<ReceiptFields, FieldError
         amount,
         currency,
         seq: Seq(whole("seq")?),
-        accepted_at: Timestamp::parse(text("accepted_at", "an instant")?).map_err(|_| wrong("accepted_at", "an instant"))?,
+        accepted_at: Timestamp::parse(text("accepted_at", "an instant")?)
+            .map_err(|_| wrong("accepted_at", "an instant"))?,
         durability: [Durability::Disk, Durability::Memory]
             .into_iter()
             .find(|d| d.as_str() == durability)

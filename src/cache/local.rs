@@ -5,12 +5,13 @@
 //! after a commit can't help, as the outdated value comes later. So every value carries how far the database was when
 //! its read *began*, and every key a stamp of the last commit that touched it:
 //!
-//! 1. the drain commits, 2. stamps the keys ([`Local::stamp`]), 3. retires the entries from the buffer.
+//! 1. the drain commits, 2. [`LocalCache::on_persisted`] notes how far the database is now and stamps the keys, 3. the
+//!    entries leave the buffer.
 //!
-//! Whoever misses an entry in the buffer comes after 3, and so sees the stamp; a value whose read began before 3 is older
+//! Whoever misses an entry in the buffer comes after 3, and so sees the stamp; a value whose read began before 2 is older
 //! than the stamp, is not used, and the database is read again. Stamps live in tables of fixed size, so that two keys
-//! may share one: that costs a read, never a wrong answer. Values that no commit of this process touches (an
-//! operator's SQL) are at most [`Local`]'s lifetime old.
+//! may share one: that costs a read, never a wrong answer. What no commit of this process touches (an operator's SQL)
+//! is seen within the lifetime.
 
 use std::future::Future;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -29,22 +30,22 @@ use crate::store::{Row, StoreError, StoredClaim};
 pub type Page = Arc<Vec<StoredClaim>>;
 
 /// The cache.
-pub struct Local {
+pub struct LocalCache {
     claims: Table<ClaimId, Option<StoredClaim>>,
     pages: Table<UserId, Page>,
-    retired: Box<dyn Fn() -> Seq + Send + Sync>,
+    /// Everything up to here is in the database.
+    committed: AtomicU64,
     metrics: Arc<Metrics>,
 }
 
-impl Local {
-    /// A cache whose values live for `lifetime`; zero for none: then every read goes to the database. `retired` tells
-    /// the last entry that the buffer has let go of.
-    pub fn new(lifetime: Duration, metrics: Arc<Metrics>, retired: impl Fn() -> Seq + Send + Sync + 'static) -> Self {
+impl LocalCache {
+    /// A cache whose values live for `lifetime`; zero for none: then every read goes to the database.
+    pub fn new(lifetime: Duration, metrics: Arc<Metrics>) -> Self {
         let pages = |_: &UserId, value: &Stamped<Page>| 1 + value.value.len() as u32;
         Self {
             claims: Table::new(lifetime, |_, _| 1),
             pages: Table::new(lifetime, pages),
-            retired: Box::new(retired),
+            committed: AtomicU64::new(0),
             metrics,
         }
     }
@@ -74,8 +75,10 @@ impl Local {
     }
 
     /// Outdates what is kept of `rows`' claims and buyers. After their commit, before they are retired.
-    pub fn stamp(&self, rows: &[Row]) {
+    pub fn on_persisted(&self, rows: &[Row]) {
         let Some(upto) = rows.last().map(Row::seq) else { return };
+        // First, so that a read which begins after a stamp was seen is never older than the stamp.
+        self.committed.fetch_max(upto.0, Ordering::SeqCst);
         for row in rows {
             if let Row::Claim(row) = row {
                 self.claims.stamp(&row.claim.claim_id, upto);
@@ -85,11 +88,11 @@ impl Local {
     }
 }
 
-/// A value, and the last entry that was surely in the database when its read began.
+/// A value, and the position up to which the database was surely complete when its read began.
 #[derive(Clone)]
 struct Stamped<V> {
     value: V,
-    as_of: Seq,
+    as_of: u64,
 }
 
 struct Table<K, V> {
@@ -101,9 +104,8 @@ struct Table<K, V> {
 
 impl<K: Copy + Eq + Hash + Send + Sync + 'static, V: Clone + Send + Sync + 'static> Table<K, V> {
     fn new(lifetime: Duration, weigh: impl Fn(&K, &Stamped<V>) -> u32 + Send + Sync + 'static) -> Self {
-        let build = || {
-            Cache::builder().max_capacity(limits::CACHE_CLAIMS_MAX).time_to_live(lifetime).weigher(weigh).build()
-        };
+        let build =
+            || Cache::builder().max_capacity(limits::CACHE_CLAIMS_MAX).time_to_live(lifetime).weigher(weigh).build();
         let cache = (!lifetime.is_zero()).then(build);
         let stamps = cache.iter().flat_map(|_| 0..limits::CACHE_STAMPS).map(|_| AtomicU64::new(0)).collect();
         // Keyed at random: a client that chooses ids can't choose which of them share a stamp.
@@ -121,29 +123,25 @@ impl<K: Copy + Eq + Hash + Send + Sync + 'static, V: Clone + Send + Sync + 'stat
         }
     }
 
-    async fn get<R, F>(&self, key: K, local: &Local, read: R) -> Result<V, StoreError>
+    async fn get<R, F>(&self, key: K, local: &LocalCache, read: R) -> Result<V, StoreError>
     where
         R: Fn() -> F,
         F: Future<Output = Result<V, StoreError>>,
     {
         let Some(cache) = &self.cache else { return read().await };
-        // What the caller may rely on is what was retired before it came. A stamp can be ahead of that for the instant
-        // between a commit and its retirement; a fresh read would then look outdated, and be repeated in vain.
-        let retired = (local.retired)();
-        let stamped = self.place(&key).map_or(Seq(0), |place| Seq(place.load(Ordering::SeqCst)));
-        let needed = stamped.min(retired);
+        let needed = self.place(&key).map_or(0, |place| place.load(Ordering::SeqCst));
         let missed = AtomicBool::new(false);
         loop {
             let load = async {
                 missed.store(true, Ordering::Relaxed);
-                let as_of = (local.retired)();
+                let as_of = local.committed.load(Ordering::SeqCst);
                 Ok(Stamped { value: read().await?, as_of })
             };
             let found = cache.try_get_with(key, load).await.map_err(|e: Arc<StoreError>| (*e).clone());
             if let Ok(outdated) = &found
                 && outdated.as_of < needed
             {
-                // Ends: whatever is read from here on began after `needed` was retired.
+                // Ends: whatever read begins from here on finds at least `needed` committed.
                 cache.invalidate(&key).await;
                 continue;
             }

@@ -4,4 +4,4 @@
 
 pub mod local;
 
-pub use local::Local;
+pub use local::LocalCache;

@@ -97,7 +97,9 @@ fn framed(out: &mut Vec<u8>, kind: u8, no: CampaignNo, asked: &Asked, rest: impl
     if let Some(key) = asked.key {
         out.extend_from_slice(&key.0.to_le_bytes());
     }
-    let by = &asked.by.as_bytes()[..asked.by.len().min(255)];
+    // Cut between characters: half of one could not be read back, and the journal would be refused.
+    let end = (0..=asked.by.len().min(255)).rev().find(|&end| asked.by.is_char_boundary(end)).unwrap_or(0);
+    let by = &asked.by.as_bytes()[..end];
     out.push(by.len() as u8);
     out.extend_from_slice(by);
     rest(out);

@@ -5,7 +5,7 @@
 
 pub mod book;
 mod change;
-mod chunk;
+pub mod chunk;
 pub mod codec;
 pub mod command;
 pub mod filter;
@@ -14,7 +14,7 @@ pub mod handoff;
 mod image;
 pub mod janitor;
 pub mod journal;
-mod keys;
+pub mod keys;
 pub mod ledger;
 pub mod pending;
 pub mod recover;

@@ -118,8 +118,9 @@ impl<D: Disk> Sequencer<D> {
     /// Decides a batch, makes it durable, publishes and answers it. `batch` is empty afterwards; at most
     /// [`limits::SEQUENCER_BATCH_MAX`] submissions.
     pub fn step(&mut self, now: Timestamp, batch: &mut Vec<Submission>, replies: &mut impl Replies) {
-        // The journal's time is monotone: a clock that is set back stands still here until it has caught up.
-        let now = now.max(self.book.time());
+        // The journal's time is monotone: a clock that is set back stands still here until it has caught up. The last
+        // frame's time, not the last entry's: a mark may be later than any entry.
+        let now = now.max(self.writer.last_time());
         let first = self.book.next_seq();
         let room = self.writer.room();
         self.published.disk_full.store(room != Room::Plenty, Ordering::Relaxed);
@@ -160,7 +161,7 @@ impl<D: Disk> Sequencer<D> {
         if self.marked || self.failed || self.writer.room() == Room::Full {
             return;
         }
-        let now = now.max(self.book.time());
+        let now = now.max(self.writer.last_time());
         self.frame.clear();
         let written = self.write(self.book.next_seq(), 0, now, true);
         self.frame.clear();

@@ -2,8 +2,8 @@
 
 use crate::queue::Lease;
 use crate::sale::{
-    CampaignId, CampaignKind, CampaignNo, CampaignSpec, Claim, ClaimId, Currency, Durability, Entry, Event, MAX_JSON_INT,
-    Money, Seq, Timestamp, Units, UserId,
+    CampaignId, CampaignKind, CampaignNo, CampaignSpec, Claim, ClaimId, Currency, Durability, Entry, Event,
+    MAX_JSON_INT, Money, Seq, Timestamp, Units, UserId,
 };
 use crate::store::{Batch, CampaignRow, ClaimRow, Row};
 
@@ -29,7 +29,8 @@ pub fn of(lease: &Lease, name: impl Fn(CampaignNo) -> Option<Name>) -> Result<Ba
         let mut named = |no| match last {
             Some((known, name)) if known == no => Ok(name),
             _ => {
-                let found = name(no).or_else(|| created.iter().find(|(c, _)| *c == no).map(|(_, n)| *n)).ok_or(Unnamed(no))?;
+                let found =
+                    name(no).or_else(|| created.iter().find(|(c, _)| *c == no).map(|(_, n)| *n)).ok_or(Unnamed(no))?;
                 last = Some((no, found));
                 Ok(found)
             }
@@ -99,8 +100,7 @@ pub fn canary() -> Vec<Row> {
         durability: Durability::Disk,
     };
     let detail = spec.to_json().to_string();
-    let created =
-        CampaignRow { no, id, seq: Seq(last - 1), at, action: "created", by: NAME.to_owned(), detail };
+    let created = CampaignRow { no, id, seq: Seq(last - 1), at, action: "created", by: NAME.to_owned(), detail };
     vec![Row::Campaign(created), Row::Claim(ClaimRow { claim, campaign: id, currency })]
 }
 
@@ -121,14 +121,18 @@ mod tests {
         let Row::Campaign(row) = &canary()[0] else { panic!("a campaign comes first") };
         let spec = CampaignSpec::parse(row.detail.as_bytes()).unwrap();
         let asked = Asked { by: "ann".into(), key: None };
-        let event = Event::Created(Box::new(Created { no: CampaignNo(0), spec, seed: Seed([0; 32]), asked }));
+        let event = Event::Created(Box::new(Created { no: CampaignNo(0), spec, seed: Seed([0; 16]), asked }));
         Entry { seq: Seq(seq), at: Timestamp(5), event }
     }
 
     fn changed(seq: u64) -> Entry {
         let patch = CampaignPatch { add_stock: Some(3), ..CampaignPatch::default() };
         let asked = Asked { by: "bob".into(), key: None };
-        Entry { seq: Seq(seq), at: Timestamp(6), event: Event::Changed(Box::new(Changed { no: CampaignNo(0), patch, asked })) }
+        Entry {
+            seq: Seq(seq),
+            at: Timestamp(6),
+            event: Event::Changed(Box::new(Changed { no: CampaignNo(0), patch, asked })),
+        }
     }
 
     #[test]

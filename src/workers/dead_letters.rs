@@ -95,8 +95,17 @@ mod tests {
 
     #[test]
     fn every_poison_row_is_found_and_no_other_in_few_trials() {
-        let table: [&[usize]; 9] =
-            [&[], &[0], &[999], &[500], &[0, 999], &[7, 8, 9], &[1, 500, 501, 998], &[250, 750], &[3, 5, 700, 701, 702, 990]];
+        let table: [&[usize]; 9] = [
+            &[],
+            &[0],
+            &[999],
+            &[500],
+            &[0, 999],
+            &[7, 8, 9],
+            &[1, 500, 501, 998],
+            &[250, 750],
+            &[3, 5, 700, 701, 702, 990],
+        ];
         for poison in table {
             let (dead, trials) = run(1_000, |rows| rows.iter().any(|r| poison.contains(r)));
             assert_eq!(dead, poison);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::batch::{self, Name, Unnamed};
 use super::dead_letters::Search;
 use super::retry::Backoff;
-use crate::cache::Local;
+use crate::cache::LocalCache;
 use crate::limits;
 use crate::plant::{self, Bug};
 use crate::queue::{Balance, Lease, Published};
@@ -25,9 +25,9 @@ pub trait Refresh: Send + Sync {
     fn on_persisted(&self, rows: &[Row]);
 }
 
-impl Refresh for Local {
+impl Refresh for LocalCache {
     fn on_persisted(&self, rows: &[Row]) {
-        self.stamp(rows);
+        LocalCache::on_persisted(self, rows);
     }
 }
 
@@ -64,7 +64,7 @@ pub struct Drain<S> {
     /// poison rows meets a good one, which tells it from a broken table.
     lease_max: usize,
     /// The journal's last entry before this process decided any: the database can't know more.
-    recovered: Seq,
+    pub(super) recovered: Seq,
     held: Option<Held>,
     fenced: Option<StoreError>,
 }
@@ -174,9 +174,9 @@ impl<S: Store> Drain<S> {
 
     /// The rows of a refused batch that are at fault.
     async fn search(&self, rows: &[Row]) -> Result<Vec<DeadRow>, AllFailed> {
-        self.trial(&batch::canary()).await?.map_err(|reason| {
-            AllFailed::Store(StoreError::Outage(format!("even a trial row is refused: {reason}")))
-        })?;
+        self.trial(&batch::canary())
+            .await?
+            .map_err(|reason| AllFailed::Store(StoreError::Outage(format!("even a trial row is refused: {reason}"))))?;
         let mut alive = rows.to_vec();
         let mut search = Search::new(rows.len());
         while let Some(len) = search.ask() {

@@ -9,9 +9,7 @@ use crate::metrics::Metrics;
 use crate::queue::codec::{self, FrameContext};
 use crate::queue::{Pending, Published};
 use crate::sale::*;
-use crate::store::{
-    Batch, ClaimRow, DeadRow, Position, Row, Store, StoreError, StoredClaim, Totals, Written,
-};
+use crate::store::{Batch, ClaimRow, DeadRow, Position, Row, Store, StoreError, StoredClaim, Totals, Written};
 
 /// A claim of one unit at 10 minor units.
 pub fn claim(seq: u64, campaign: u32) -> Claim {

@@ -18,4 +18,4 @@ pub mod pool;
 pub mod retry;
 
 pub use drain::{Drain, Refresh, Step};
-pub use pool::{DrainHandle, Parts, Stopped};
+pub use pool::{DrainHandle, DrainSettings};

@@ -21,60 +21,15 @@ use crate::queue::Published;
 use crate::sale::Seq;
 use crate::store::{Store, StoreError};
 
-/// What a drain is made of.
-pub struct Parts<S, P> {
-    /// The database.
-    pub store: Arc<S>,
-    /// What the sequencer publishes; nothing has been submitted yet.
-    pub published: Arc<Published>,
+/// How a drain is set up.
+#[derive(Debug, Clone, Copy)]
+pub struct DrainSettings {
     /// The journal's identity.
     pub journal: u128,
     /// Entries of a transaction, at least 1.
     pub batch_max: usize,
-    /// What the waits between attempts are drawn from.
-    pub seed: u64,
-    /// Hears of what became rows.
-    pub refresh: Option<Arc<dyn Refresh>>,
-    /// Is told the last retired entry, after each batch: what long polls wait for.
-    pub retired: watch::Sender<Seq>,
-    /// Makes the database ready (its tables, say). Called before it is bound, and again until it succeeds.
-    pub prepare: P,
-}
-
-/// Whether the drain does its work; shared with whoever answers for readiness.
-#[derive(Debug)]
-pub struct Health {
-    fenced: AtomicBool,
-    running: AtomicBool,
-    outage: AtomicBool,
-}
-
-impl Health {
-    /// Whether entries can reach the database, now or after an outage. False once the database is not ours any more, or
-    /// the thread has ended.
-    pub fn works(&self) -> bool {
-        self.running.load(Ordering::SeqCst) && !self.is_fenced()
-    }
-
-    /// Whether the database is not ours to write to any more.
-    pub fn is_fenced(&self) -> bool {
-        self.fenced.load(Ordering::SeqCst)
-    }
-
-    /// Whether the last attempt failed.
-    pub fn in_outage(&self) -> bool {
-        self.outage.load(Ordering::SeqCst)
-    }
-}
-
-/// What a stop came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stopped {
-    /// Entries that are in the journal only.
-    pub left: u64,
-    /// Whether the thread has ended without a panic. False where a database call outlasts even
-    /// [`limits::DRAIN_STOP_SLACK_MILLIS`].
-    pub ended: bool,
+    /// The journal's last entry when this process began: a database that has more is another journal's.
+    pub recovered: Seq,
 }
 
 /// The running drain. Dropping it stops it where it stands.
@@ -83,75 +38,96 @@ pub struct DrainHandle {
     done: mpsc::Receiver<()>,
     thread: Option<JoinHandle<()>>,
     published: Arc<Published>,
-    health: Arc<Health>,
-}
-
-/// Starts the drain on a thread of its own.
-///
-/// # Errors
-/// Where the system gives no thread.
-pub fn start<S: Store, P>(parts: Parts<S, P>) -> io::Result<DrainHandle>
-where
-    P: AsyncFn() -> Result<(), StoreError> + Send + 'static,
-{
-    let (stop, stopping) = watch::channel(None);
-    let (finished, done) = mpsc::channel();
-    let health =
-        Arc::new(Health { fenced: AtomicBool::new(false), running: AtomicBool::new(true), outage: AtomicBool::new(false) });
-    let published = parts.published.clone();
-    let mut drain = Drain::new(parts.store, parts.published, parts.batch_max, parts.seed);
-    if let Some(refresh) = parts.refresh {
-        drain = drain.with_refresh(refresh);
-    }
-    let mut runner = Runner {
-        drain,
-        published: published.clone(),
-        batch_max: parts.batch_max as u64,
-        stopping,
-        retired: parts.retired,
-        health: health.clone(),
-        outage: None,
-        uncounted: true,
-        counted: tick(),
-    };
-    let thread = std::thread::Builder::new().name("drain".to_owned()).spawn(move || {
-        let _running = Running { health: runner.health.clone(), _finished: finished };
-        // On Linux niceness belongs to a thread, and a thread that is made later inherits its maker's.
-        if let Err(error) = rustix::process::nice(limits::DRAIN_NICE) {
-            tracing::warn!(%error, "the drain keeps the priority of the front end");
-        }
-        match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime.block_on(runner.run(parts.journal, parts.prepare)),
-            Err(error) => tracing::error!(%error, "the drain can't start: entries stay in the journal"),
-        }
-    })?;
-    Ok(DrainHandle { stop, done, thread: Some(thread), published, health })
+    retired: watch::Receiver<Seq>,
+    fenced: Arc<AtomicBool>,
 }
 
 impl DrainHandle {
-    /// Whether it works.
-    pub fn health(&self) -> Arc<Health> {
-        self.health.clone()
+    /// Starts a drain into a database whose tables are there. See [`Self::spawn_prepared`].
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn spawn<S: Store>(
+        store: Arc<S>,
+        published: Arc<Published>,
+        refresh: Arc<dyn Refresh>,
+        settings: DrainSettings,
+    ) -> io::Result<Self> {
+        Self::spawn_prepared(store, published, refresh, settings, async || Ok(()))
     }
 
-    /// Drains until nothing waits or `deadline` has passed, then ends and joins the thread. Blocks the caller. Nobody
-    /// submits any more, or it drains until the deadline.
-    pub fn stop(mut self, deadline: Duration) -> Stopped {
-        self.finish(deadline)
+    /// Starts a drain on a thread of its own. `prepare` makes the database ready (its tables, say): it is called before
+    /// the database is bound, and again until it succeeds, because the database may come later than this process.
+    ///
+    /// # Errors
+    /// Where the system gives no thread.
+    pub fn spawn_prepared<S: Store>(
+        store: Arc<S>,
+        published: Arc<Published>,
+        refresh: Arc<dyn Refresh>,
+        settings: DrainSettings,
+        prepare: impl AsyncFn() -> Result<(), StoreError> + Send + 'static,
+    ) -> io::Result<Self> {
+        let (stop, stopping) = watch::channel(None);
+        let (retired, receiver) = watch::channel(published.pending.retired());
+        let (finished, done) = mpsc::channel();
+        let fenced = Arc::new(AtomicBool::new(false));
+        let mut drain = Drain::new(store, published.clone(), settings.batch_max, rand::random()).with_refresh(refresh);
+        drain.recovered = settings.recovered;
+        let mut runner = Runner {
+            drain,
+            published: published.clone(),
+            batch_max: settings.batch_max as u64,
+            stopping,
+            retired,
+            fenced: fenced.clone(),
+            outage: None,
+            uncounted: true,
+            counted: None,
+        };
+        let thread = std::thread::Builder::new().name("drain".to_owned()).spawn(move || {
+            let _guard = Guard { fenced: runner.fenced.clone(), _finished: finished };
+            // On Linux niceness belongs to a thread, and a thread that is made later inherits its maker's.
+            if let Err(error) = rustix::process::nice(limits::DRAIN_NICE) {
+                tracing::warn!(%error, "the drain keeps the priority of the front end");
+            }
+            match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime.block_on(runner.run(settings.journal, prepare)),
+                Err(error) => tracing::error!(%error, "the drain can't start: entries stay in the journal"),
+            }
+        })?;
+        Ok(Self { stop, done, thread: Some(thread), published, retired: receiver, fenced })
     }
 
-    fn finish(&mut self, deadline: Duration) -> Stopped {
+    /// The last entry that was retired, told after each batch: what long polls wait for. Closed when the drain ends.
+    pub fn retired(&self) -> watch::Receiver<Seq> {
+        self.retired.clone()
+    }
+
+    /// Whether no entry can reach the database any more: it is not ours to write to, or the thread has ended.
+    pub fn fenced(&self) -> Arc<AtomicBool> {
+        self.fenced.clone()
+    }
+
+    /// Drains until nothing waits or `deadline` has passed, then ends and joins the thread; gives the number of entries
+    /// that are in the journal only. Blocks the caller, at most [`limits::DRAIN_STOP_SLACK_MILLIS`] longer than
+    /// `deadline`: beyond that a transaction hangs, and its thread is left to itself. Nobody submits any more, or it
+    /// drains until the deadline.
+    pub fn stop(mut self, deadline: Duration) -> u64 {
+        self.finish(deadline);
+        self.published.pending.entries()
+    }
+
+    fn finish(&mut self, deadline: Duration) {
         self.stop.send_replace(Some(tick() + deadline));
         let slack = Duration::from_millis(limits::DRAIN_STOP_SLACK_MILLIS);
-        let ended = match self.done.recv_timeout(deadline + slack) {
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                tracing::error!("the drain hangs in the database; what it did not write is in the journal");
-                self.thread = None;
-                false
-            }
-            _ => self.thread.take().is_none_or(|thread| thread.join().is_ok()),
-        };
-        Stopped { left: self.published.pending.entries(), ended }
+        let outcome = self.done.recv_timeout(deadline + slack);
+        let Some(thread) = self.thread.take() else { return };
+        if outcome == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::error!("the drain hangs in the database; what it has not written stays in the journal");
+        } else if thread.join().is_err() {
+            tracing::error!("the drain's thread panicked; what it has not written stays in the journal");
+        }
     }
 }
 
@@ -164,14 +140,14 @@ impl Drop for DrainHandle {
 }
 
 /// Tells, whichever way the thread ends, that it has.
-struct Running {
-    health: Arc<Health>,
+struct Guard {
+    fenced: Arc<AtomicBool>,
     _finished: mpsc::Sender<()>,
 }
 
-impl Drop for Running {
+impl Drop for Guard {
     fn drop(&mut self) {
-        self.health.running.store(false, Ordering::SeqCst);
+        self.fenced.store(true, Ordering::SeqCst);
     }
 }
 
@@ -182,11 +158,11 @@ struct Runner<S> {
     /// When to end; none while nobody wants it to.
     stopping: watch::Receiver<Option<Instant>>,
     retired: watch::Sender<Seq>,
-    health: Arc<Health>,
+    fenced: Arc<AtomicBool>,
     outage: Option<Instant>,
     /// Whether there may be dead letters that are not counted.
     uncounted: bool,
-    counted: Instant,
+    counted: Option<Instant>,
 }
 
 impl<S: Store> Runner<S> {
@@ -194,7 +170,7 @@ impl<S: Store> Runner<S> {
         if self.bind(journal, prepare).await {
             self.drain().await;
         }
-        if self.health.is_fenced() {
+        if self.fenced.load(Ordering::SeqCst) {
             let _ = self.stopping.wait_for(Option::is_some).await;
         }
     }
@@ -208,7 +184,7 @@ impl<S: Store> Runner<S> {
             };
             let bound = step == Step::Idle;
             self.take(step).await;
-            if bound || self.over() || self.health.is_fenced() {
+            if bound || self.over() || self.fenced.load(Ordering::SeqCst) {
                 return bound;
             }
         }
@@ -216,7 +192,7 @@ impl<S: Store> Runner<S> {
 
     async fn drain(&mut self) {
         let mut gathered = false;
-        while !self.over() && !self.health.is_fenced() {
+        while !self.over() && !self.fenced.load(Ordering::SeqCst) {
             self.count_dead().await;
             let (waiting, stopping) = (self.published.pending.entries(), self.stopping.borrow().is_some());
             if waiting == 0 {
@@ -246,14 +222,13 @@ impl<S: Store> Runner<S> {
             Step::Backoff { wait, error } => {
                 if self.outage.is_none() {
                     self.outage = Some(tick());
-                    self.health.outage.store(true, Ordering::SeqCst);
                     let waiting = self.published.pending.entries();
                     tracing::warn!(%error, waiting, "the drain waits; claims are acknowledged until the buffer is full");
                 }
                 self.sleep(wait).await;
             }
             Step::Fenced { error } => {
-                self.health.fenced.store(true, Ordering::SeqCst);
+                self.fenced.store(true, Ordering::SeqCst);
                 let waiting = self.published.pending.entries();
                 tracing::error!(%error, waiting, "the drain has stopped for good; claims are acknowledged until the buffer is full");
             }
@@ -264,7 +239,6 @@ impl<S: Store> Runner<S> {
         let retired = self.published.pending.retired();
         self.retired.send_if_modified(|last| std::mem::replace(last, retired) != retired);
         if let Some(since) = self.outage.take() {
-            self.health.outage.store(false, Ordering::SeqCst);
             let seconds = tick().saturating_duration_since(since).as_secs_f64();
             let waiting = self.published.pending.entries();
             tracing::info!(seconds, waiting, "the drain goes on");
@@ -273,12 +247,12 @@ impl<S: Store> Runner<S> {
 
     /// Counts the dead letters at start and, at most once a second, after new ones.
     async fn count_dead(&mut self) {
-        let due = self.counted + Duration::from_millis(limits::DEAD_COUNT_MILLIS);
-        let first = self.published.metrics.dead_letters.get() == 0;
-        if !self.uncounted || (!first && tick() < due) {
+        let pause = Duration::from_millis(limits::DEAD_COUNT_MILLIS);
+        let recent = self.counted.is_some_and(|last| tick().saturating_duration_since(last) < pause);
+        if !self.uncounted || recent {
             return;
         }
-        self.counted = tick();
+        self.counted = Some(tick());
         // Where it fails the batches fail, too, and that is told; it is tried again in a second.
         if let Ok(count) = self.drain.store().dead_count().await {
             self.published.metrics.dead_letters.set(count);

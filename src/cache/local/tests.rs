@@ -30,20 +30,14 @@ fn stored(seq: u64) -> StoredClaim {
     StoredClaim { row: claim(seq), status: ClaimStatus::Persisted }
 }
 
-/// A database and a buffer's mark that a test moves by hand.
+/// A database.
 #[derive(Default)]
 struct World {
     rows: Mutex<Vec<StoredClaim>>,
-    retired: AtomicU64,
     reads: AtomicUsize,
 }
 
 impl World {
-    fn local(self: &Arc<Self>, lifetime: Duration) -> Local {
-        let world = self.clone();
-        Local::new(lifetime, Arc::default(), move || Seq(world.retired.load(Ordering::SeqCst)))
-    }
-
     fn find(&self, id: ClaimId) -> Option<StoredClaim> {
         self.reads.fetch_add(1, Ordering::SeqCst);
         self.rows.lock().unwrap().iter().find(|c| c.row.claim.claim_id == id).cloned()
@@ -53,13 +47,13 @@ impl World {
         self.rows.lock().unwrap().push(stored(seq));
     }
 
-    fn retire(&self, seq: u64) {
-        self.retired.store(seq, Ordering::SeqCst);
-    }
-
     fn reads(&self) -> usize {
         self.reads.load(Ordering::SeqCst)
     }
+}
+
+fn cache(lifetime: Duration) -> LocalCache {
+    LocalCache::new(lifetime, Arc::default())
 }
 
 const LONG: Duration = Duration::from_secs(60);
@@ -72,7 +66,7 @@ fn id(seq: u64) -> ClaimId {
 async fn a_value_is_read_once_and_counted() {
     let world = Arc::new(World::default());
     world.commit(1);
-    let local = world.local(LONG);
+    let local = cache(LONG);
     for _ in 0..5 {
         assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(Some(stored(1))));
         assert_eq!(local.claim(id(2), async || Ok(world.find(id(2)))).await, Ok(None), "absence is kept, too");
@@ -83,11 +77,11 @@ async fn a_value_is_read_once_and_counted() {
 #[tokio::test]
 async fn no_lifetime_means_no_cache() {
     let world = Arc::new(World::default());
-    let local = world.local(Duration::ZERO);
+    let local = cache(Duration::ZERO);
     for _ in 0..3 {
         assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(None));
     }
-    local.stamp(&[Row::Claim(claim(1))]);
+    local.on_persisted(&[Row::Claim(claim(1))]);
     assert_eq!(world.reads(), 3);
 }
 
@@ -95,7 +89,7 @@ async fn no_lifetime_means_no_cache() {
 async fn many_who_wait_share_one_read() {
     let (world, gate) = (Arc::new(World::default()), Semaphore::new(0));
     world.commit(1);
-    let local = world.local(LONG);
+    let local = cache(LONG);
     let read = async || {
         gate.acquire().await.unwrap().forget();
         Ok(world.find(id(1)))
@@ -114,7 +108,7 @@ async fn many_who_wait_share_one_read() {
 async fn an_error_reaches_everyone_who_waited_and_is_not_kept() {
     let (world, gate, reads) = (Arc::new(World::default()), Semaphore::new(0), AtomicUsize::new(0));
     world.commit(1);
-    let local = world.local(LONG);
+    let local = cache(LONG);
     let outage = StoreError::Outage("locked".into());
     let failing = async || {
         reads.fetch_add(1, Ordering::SeqCst);
@@ -135,13 +129,12 @@ async fn an_error_reaches_everyone_who_waited_and_is_not_kept() {
 #[tokio::test]
 async fn a_row_that_was_just_written_is_seen_although_its_absence_was_kept() {
     let world = Arc::new(World::default());
-    let local = world.local(LONG);
+    let local = cache(LONG);
     assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(None));
     let page = async || Ok(Arc::new(world.rows.lock().unwrap().clone()));
     assert!(local.page(claim(1).claim.user, page).await.unwrap().is_empty());
     world.commit(1);
-    local.stamp(&[Row::Claim(claim(1))]);
-    world.retire(1);
+    local.on_persisted(&[Row::Claim(claim(1))]);
     assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(Some(stored(1))));
     assert_eq!(*local.page(claim(1).claim.user, page).await.unwrap(), [stored(1)]);
     let reads = world.reads();
@@ -153,7 +146,7 @@ async fn a_row_that_was_just_written_is_seen_although_its_absence_was_kept() {
 #[tokio::test]
 async fn a_slow_read_that_missed_the_commit_never_hides_the_row() {
     let (world, gate) = (Arc::new(World::default()), Semaphore::new(0));
-    let local = world.local(LONG);
+    let local = cache(LONG);
     let slow = async || {
         let seen = world.find(id(1));
         if seen.is_none() {
@@ -166,8 +159,7 @@ async fn a_slow_read_that_missed_the_commit_never_hides_the_row() {
         tokio::task::yield_now().await;
         assert_eq!(world.reads(), 1);
         world.commit(1);
-        local.stamp(&[Row::Claim(claim(1))]);
-        world.retire(1);
+        local.on_persisted(&[Row::Claim(claim(1))]);
         let open = async {
             tokio::task::yield_now().await;
             gate.add_permits(1);
@@ -182,11 +174,11 @@ async fn a_slow_read_that_missed_the_commit_never_hides_the_row() {
 }
 
 #[tokio::test]
-async fn between_commit_and_retirement_a_read_is_not_repeated_in_vain() {
+async fn a_read_that_began_after_the_commit_is_kept() {
     let world = Arc::new(World::default());
     world.commit(1);
-    let local = world.local(LONG);
-    local.stamp(&[Row::Claim(claim(1))]);
+    let local = cache(LONG);
+    local.on_persisted(&[Row::Claim(claim(1))]);
     assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(Some(stored(1))));
     assert_eq!(world.reads(), 1);
 }
@@ -194,7 +186,7 @@ async fn between_commit_and_retirement_a_read_is_not_repeated_in_vain() {
 #[tokio::test]
 async fn a_value_dies_of_age() {
     let world = Arc::new(World::default());
-    let local = world.local(Duration::from_millis(1));
+    let local = cache(Duration::from_millis(1));
     assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(None));
     std::thread::sleep(Duration::from_millis(20));
     // Written by someone else than this process: nobody has stamped it.
@@ -204,8 +196,7 @@ async fn a_value_dies_of_age() {
 
 #[tokio::test]
 async fn memory_is_bounded_by_claims_however_many_pages_are_asked_for() {
-    let world = Arc::new(World::default());
-    let local = world.local(LONG);
+    let local = cache(LONG);
     let page: Page = Arc::new(vec![stored(1); 100]);
     for n in 0..2_000 {
         let user = UserId::parse(&format!("u{n}")).unwrap();

@@ -3,8 +3,11 @@
 use std::sync::Mutex;
 
 use super::*;
-use crate::sale::CampaignId;
-use crate::workers::fake::{FakeStore, Fault, Inside, publish, published};
+use crate::queue::codec::{self, FrameContext};
+use crate::sale::{CampaignId, Durability, Timestamp};
+use crate::store::Database;
+use crate::store::sqlite::Mode;
+use crate::workers::fake::{self, FakeStore, Fault, Inside, publish, published};
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -256,7 +259,8 @@ fn caches_hear_of_a_batch_after_its_commit_and_before_it_is_retired() {
 fn retries_are_counted_and_their_waits_grow_then_start_anew() {
     let mut drain = drain(1, 10, |inside| inside.writes = vec![Fault::Outage; 30].into());
     let steps = run(&mut drain);
-    let waits: Vec<_> = steps.iter().filter_map(|s| if let Step::Backoff { wait, .. } = s { Some(*wait) } else { None }).collect();
+    let waits: Vec<_> =
+        steps.iter().filter_map(|s| if let Step::Backoff { wait, .. } = s { Some(*wait) } else { None }).collect();
     let (least, most) = (limits::RETRY_MIN_MILLIS, limits::RETRY_MAX_MILLIS);
     assert!(waits.len() == 30 && waits.iter().all(|w| (least..=most).contains(&(w.as_millis() as u64))));
     assert_eq!(drain.published.metrics.drain_retries.get(), 30);
@@ -264,6 +268,43 @@ fn retries_are_counted_and_their_waits_grow_then_start_anew() {
     drain.store.inside().writes = [Fault::Outage].into();
     let Step::Backoff { wait, .. } = block(drain.step()) else { panic!() };
     assert!(wait.as_millis() as u64 <= 3 * least);
+}
+
+/// What the fake takes on trust, seen in a real database: the trial row passes and leaves nothing, and a row that
+/// another one excludes is found.
+#[test]
+fn a_real_database_takes_the_trial_row_and_gives_up_one_of_two_that_exclude_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite:{}", folder.path().join("forebay.db").display());
+    let published = published();
+    let store = Arc::new(Database::open(&url, Mode::ReadWrite).unwrap());
+    let mut drain = Drain::new(store.clone(), published.clone(), 100, 1);
+    drain.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None)));
+    let mut body = Vec::new();
+    for seq in 1..=40 {
+        let mut claim = fake::claim(seq, 0);
+        if seq == 30 {
+            claim.user = fake::claim(7, 0).user;
+        }
+        codec::encode_claim(&mut body, &claim);
+    }
+    let context = FrameContext { first_seq: Seq(1), at: Timestamp(1_000_000), durability: Durability::Disk };
+    published.pending.publish(&body, 40, &context, &[]);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        store.migrate().await.unwrap();
+        assert_eq!(drain.bind(7).await, Step::Idle);
+        assert_eq!(store.probe(&batch::canary()).await, Ok(()));
+        assert_eq!((store.totals().await, store.scan(None, Seq(0), 10).await), (Ok(vec![]), Ok(vec![])));
+        assert_eq!(drain.step().await, Step::Wrote { rows: 40, dead: 1 });
+        assert_eq!(drain.step().await, Step::Idle);
+        let dead = store.dead_claims(Seq(0), 10).await.unwrap();
+        assert_eq!(dead.iter().map(|row| row.claim.seq).collect::<Vec<_>>(), [Seq(30)]);
+        assert_eq!(store.scan(None, Seq(0), 100).await.unwrap().len(), 39);
+        store.close().await;
+    });
+    let balance = published.pending.balance(CampaignNo(0));
+    assert_eq!((balance.accepted, balance.persisted, balance.dead), (0, 39, 1));
 }
 
 #[cfg(feature = "testing")]

@@ -8,40 +8,53 @@ use crate::store::Row;
 use crate::workers::batch;
 use crate::workers::fake::{self, FakeStore, Fault, Inside};
 
-/// A campaign's creation and `claims` claims on it: 1 + `claims` entries, published at once.
-fn publish(published: &Published, claims: u64) {
+fn created(no: u32) -> Event {
     let Row::Campaign(row) = &batch::canary()[0] else { panic!("a campaign comes first") };
     let spec = CampaignSpec::parse(row.detail.as_bytes()).unwrap();
-    let created = Created { no: CampaignNo(0), spec, seed: Seed([0; 32]), asked: Asked::default() };
+    Event::Created(Box::new(Created { no: CampaignNo(no), spec, seed: Seed([0; 16]), asked: Asked::default() }))
+}
+
+/// A campaign's creation and `claims` claims on it: 1 + `claims` entries, published at once. All in one batch: nobody
+/// publishes the campaign's name otherwise.
+fn publish(published: &Published, claims: u64) {
     let mut body = Vec::new();
-    codec::encode(&mut body, &Event::Created(Box::new(created)));
+    codec::encode(&mut body, &created(0));
     (2..claims + 2).for_each(|seq| codec::encode_claim(&mut body, &fake::claim(seq, 0)));
+    publish_body(published, &body, claims as u32 + 1);
+}
+
+fn publish_body(published: &Published, body: &[u8], count: u32) {
     let context = FrameContext { first_seq: Seq(1), at: Timestamp(1_000_000), durability: Durability::Disk };
-    published.pending.publish(&body, claims as u32 + 1, &context, &[]);
+    published.pending.publish(body, count, &context, &[]);
 }
 
 struct Running {
     store: Arc<FakeStore>,
     published: Arc<Published>,
-    retired: watch::Receiver<Seq>,
     handle: DrainHandle,
+}
+
+impl Running {
+    /// Stops it, and sees that the thread has let go of everything; gives what is left.
+    fn stop(self, deadline: Duration) -> u64 {
+        let left = self.handle.stop(deadline);
+        assert_eq!(Arc::strong_count(&self.store), 1, "the thread has ended");
+        left
+    }
+}
+
+struct Deaf;
+
+impl Refresh for Deaf {
+    fn on_persisted(&self, _: &[Row]) {}
 }
 
 fn run(set: impl FnOnce(&mut Inside), prepare: impl AsyncFn() -> Result<(), StoreError> + Send + 'static) -> Running {
     let (store, published) = (FakeStore::with(set), fake::published());
-    let (sender, retired) = watch::channel(Seq(0));
-    let parts = Parts {
-        store: store.clone(),
-        published: published.clone(),
-        journal: 7,
-        batch_max: 1_000,
-        seed: 1,
-        refresh: None,
-        retired: sender,
-        prepare,
-    };
-    let handle = start(parts).unwrap();
-    Running { store, published, retired, handle }
+    let settings = DrainSettings { journal: 7, batch_max: 1_000, recovered: Seq(0) };
+    let handle =
+        DrainHandle::spawn_prepared(store.clone(), published.clone(), Arc::new(Deaf), settings, prepare).unwrap();
+    Running { store, published, handle }
 }
 
 async fn ready() -> Result<(), StoreError> {
@@ -61,24 +74,27 @@ const LONG: Duration = Duration::from_secs(60);
 
 #[test]
 fn what_is_published_becomes_rows_and_long_polls_are_told() {
-    let mut running = run(|_| {}, ready);
+    let running = run(|_| {}, ready);
     publish(&running.published, 500);
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(running.retired.wait_for(|&seq| seq == Seq(501))).unwrap();
+    let mut retired = running.handle.retired();
+    runtime.block_on(retired.wait_for(|&seq| seq == Seq(501))).unwrap();
     assert_eq!(running.store.inside().claims.len(), 500);
-    assert!(running.handle.health().works());
-    let health = running.handle.health();
-    assert_eq!(running.handle.stop(LONG), Stopped { left: 0, ended: true });
-    assert!(!health.works());
+    assert!(!running.handle.fenced().load(Ordering::SeqCst));
+    assert_eq!(running.stop(LONG), 0);
+    assert!(runtime.block_on(retired.changed()).is_err(), "whoever waits is told that nothing more will come");
 }
 
 #[test]
 fn a_stop_drains_what_waits_and_ends() {
-    for claims in [0, 1, 3_500] {
+    for entries in [0, 1, 3_500] {
         let running = run(|_| {}, ready);
-        publish(&running.published, claims);
-        assert_eq!(running.handle.stop(LONG), Stopped { left: 0, ended: true });
-        assert_eq!(running.store.inside().claims.len() as u64, claims);
+        let mut body = Vec::new();
+        (0..entries).for_each(|no| codec::encode(&mut body, &created(no)));
+        publish_body(&running.published, &body, entries);
+        let store = running.store.clone();
+        assert_eq!(running.handle.stop(LONG), 0);
+        assert_eq!((store.inside().cursor, Arc::strong_count(&store)), (Seq(entries.into()), 2));
     }
 }
 
@@ -86,19 +102,21 @@ fn a_stop_drains_what_waits_and_ends() {
 fn a_stop_in_an_outage_ends_at_its_deadline_and_says_what_is_left() {
     let running = run(|inside| inside.writes = vec![Fault::Outage; 100_000].into(), ready);
     publish(&running.published, 10);
-    let health = running.handle.health();
-    wait_for(|| health.in_outage());
-    assert!(health.works(), "an outage is waited out");
-    assert_eq!(running.handle.stop(Duration::from_millis(100)), Stopped { left: 11, ended: true });
-    assert_eq!(running.published.pending.retired(), Seq(0));
+    let fenced = running.handle.fenced();
+    wait_for(|| running.published.metrics.drain_retries.get() > 2);
+    assert!(!fenced.load(Ordering::SeqCst), "an outage is waited out");
+    let published = running.published.clone();
+    assert_eq!(running.stop(Duration::from_millis(100)), 11);
+    assert_eq!(published.pending.retired(), Seq(0));
 }
 
 #[test]
 fn dropping_it_ends_the_thread() {
     let running = run(|_| {}, ready);
-    let health = running.handle.health();
+    let fenced = running.handle.fenced();
     drop(running.handle);
-    assert!(!health.works());
+    assert_eq!(Arc::strong_count(&running.store), 1);
+    assert!(fenced.load(Ordering::SeqCst));
 }
 
 #[test]
@@ -113,18 +131,16 @@ fn a_database_that_comes_late_is_prepared_bound_and_drained() {
     publish(&running.published, 10);
     wait_for(|| running.published.pending.retired() == Seq(11));
     assert_eq!(calls.load(Ordering::SeqCst), 3);
-    assert!(!running.handle.health().in_outage());
-    assert_eq!(running.handle.stop(LONG), Stopped { left: 0, ended: true });
+    assert_eq!(running.stop(LONG), 0);
 }
 
 #[test]
 fn a_fenced_drain_says_so_keeps_the_entries_and_still_ends() {
     let running = run(|inside| inside.writes = [Fault::Fenced].into(), ready);
     publish(&running.published, 10);
-    let health = running.handle.health();
-    wait_for(|| health.is_fenced());
-    assert!(!health.works());
-    assert_eq!(running.handle.stop(LONG), Stopped { left: 11, ended: true });
+    let fenced = running.handle.fenced();
+    wait_for(|| fenced.load(Ordering::SeqCst));
+    assert_eq!(running.stop(LONG), 11);
 }
 
 #[test]
@@ -137,7 +153,7 @@ fn dead_letters_are_counted_at_the_start_and_after_new_ones() {
     wait_for(|| running.published.metrics.dead_letters.get() == 1);
     publish(&running.published, 10);
     wait_for(|| running.published.metrics.dead_letters.get() == 2);
-    assert_eq!(running.handle.stop(LONG), Stopped { left: 0, ended: true });
+    assert_eq!(running.stop(LONG), 0);
 }
 
 #[test]
@@ -151,7 +167,7 @@ fn the_drain_gives_way_and_nobody_else_does() {
         Ok(())
     };
     let running = run(|_| {}, prepare);
-    assert_eq!(running.handle.stop(LONG), Stopped { left: 0, ended: true });
+    assert_eq!(running.stop(LONG), 0);
     let lowered = (before + limits::DRAIN_NICE).min(19);
     assert_eq!((*seen.lock().unwrap(), nice()), (Some((lowered, lowered)), before));
 }
@@ -162,5 +178,5 @@ fn entries_that_come_together_are_written_together() {
     publish(&running.published, 999);
     wait_for(|| running.published.pending.retired() == Seq(1_000));
     assert_eq!(running.store.inside().attempts.len(), 1);
-    assert_eq!(running.handle.stop(LONG), Stopped { left: 0, ended: true });
+    assert_eq!(running.stop(LONG), 0);
 }

@@ -1,0 +1,260 @@
+//! The composition root: what is started, in which order, and how it ends.
+//!
+//! Start: the data folder's lock, receipt keys, the database's position, recovery, sequencer, janitor, drain, front end;
+//! only then is the node ready. Stop, in the opposite direction: not ready, no new connections, what was admitted is
+//! finished, the sequencer ends on an empty queue, the drain goes on for the grace, and the rest stays in the journal.
+
+mod folder;
+mod memory;
+mod sample;
+mod signals;
+
+use std::io::IsTerminal;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use anyhow::Context;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::antiscalper::Antiscalper;
+use crate::antiscalper::address::TrustedProxies;
+use crate::cache::local::LocalCache;
+use crate::clock::SystemClock;
+use crate::config::Config;
+use crate::ingest::auth::{Authenticator, TokenDigest};
+use crate::ingest::server::Servers;
+use crate::ingest::{App, Door};
+use crate::metrics::Metrics;
+use crate::queue::janitor::JanitorThread;
+use crate::queue::journal::disk::RealDisk;
+use crate::queue::journal::{Options, Report};
+use crate::queue::recover::{self, Live, Start};
+use crate::queue::sequencer::{Published, Sequencer, Settings};
+use crate::queue::views::Views;
+use crate::queue::{Buffer, BufferSettings, HashKey, run};
+use crate::receipts::KeyRing;
+use crate::sale::{Durability, Seq};
+use crate::store::sqlite::Mode;
+use crate::store::{Database, StoreError};
+use crate::workers::pool::{DrainHandle, DrainSettings};
+
+/// How a run of the engine differs from what the configuration says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RunOptions {
+    /// Make the sample campaigns where they are missing, and print a line that claims from one.
+    pub sample: bool,
+}
+
+/// Runs the engine until a signal ends it.
+///
+/// # Errors
+/// Why it could not start, or what ended it.
+pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
+    memory::raise_open_files();
+    let folder = folder::open(&config.buffer.data_dir)?;
+    let receipts = KeyRing::open_or_create(&config.buffer.data_dir)?;
+    let path = config.store.url.sqlite_path().context("store.url names no SQLite file")?;
+    let store = Arc::new(Database::open(&format!("sqlite:{}", path.display()), Mode::ReadWrite)?);
+    let disk = RealDisk::new(&folder.journal);
+    let identity = recover::identity(&disk)?.unwrap_or_else(folder::fresh_identity);
+    let control = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
+    let cursor = control.block_on(position(&store, identity.journal))?;
+
+    let memory_max = memory::budget();
+    let (live, report) = replay(disk, identity, cursor, memory_max)?;
+    let published = Arc::new(Published {
+        views: Views::default(),
+        pending: live.pending,
+        fenced: AtomicBool::new(false),
+        disk_full: AtomicBool::new(false),
+        metrics: Arc::new(Metrics::default()),
+    });
+    let settings =
+        Settings { durability: config.buffer.durability, max_entries: config.buffer.max_entries as u64 };
+    let sequencer = Sequencer::new(live.book, live.journal.writer, published.clone(), settings);
+    let key = HashKey(identity.hash_key);
+    let janitor = JanitorThread::spawn(live.journal.janitor, published.clone(), key, memory_max)?;
+    let threads = threads(config);
+    let buffer = Buffer::new(
+        BufferSettings {
+            fronts: threads as u16 + 2,
+            ack_deadline: config.ingest.ack_deadline,
+            max_entries: config.buffer.max_entries as u64,
+            hash_key: key,
+        },
+        published.clone(),
+    );
+    let sequencer = run::spawn(&buffer, sequencer, SystemClock)?;
+    let cache = Arc::new(LocalCache::new(config.cache.local_ttl, buffer.metrics().clone()));
+    let drain = {
+        let database = store.clone();
+        let prepare = async move || database.migrate().await.map(|_| ());
+        let settings = DrainSettings {
+            journal: identity.journal,
+            batch_max: config.workers.batch_max,
+            recovered: report.last_seq,
+        };
+        DrainHandle::spawn_prepared(store.clone(), published, cache.clone(), settings, prepare)?
+    };
+    let app = Arc::new(App {
+        buffer: buffer.clone(),
+        store: store.clone(),
+        cache,
+        receipts,
+        antiscalper: Antiscalper::new(
+            config.antiscalper.user_rate,
+            config.antiscalper.address_rate,
+            config.antiscalper.max_keys,
+        ),
+        proxies: TrustedProxies::new(config.ingest.trusted_proxies.clone()),
+        by_address: config.antiscalper.address_rate != crate::antiscalper::rates::Rate::Off,
+        auth: Authenticator::new(config.ingest.auth, &config.service_keys),
+        admin_token: token(config),
+        clock: Box::new(SystemClock),
+        durability: config.buffer.durability,
+        retired: drain.retired(),
+        ready: AtomicBool::new(false),
+        draining: AtomicBool::new(false),
+        drain_fenced: drain.fenced(),
+        waiters: AtomicUsize::new(0),
+    });
+    let servers = Servers::spawn(&app, &config.ingest.listen, &config.ingest.admin_listen, threads as u16)?;
+    let ended = control.block_on(serve(&app, &servers, config, options, threads as u16 + 1, &report));
+
+    tracing::info!("stopping: what was admitted is finished first");
+    app.draining.store(true, Ordering::SeqCst);
+    servers.stop(config.shutdown.grace);
+    buffer.stop();
+    let sequencer = sequencer.join().map_err(|_| anyhow::anyhow!("the sequencer's thread panicked"))?;
+    let left = drain.stop(config.shutdown.grace);
+    janitor.stop();
+    control.block_on(store.close());
+    drop((sequencer, folder));
+    match left {
+        0 => tracing::info!("stopped; everything is in the database"),
+        left => tracing::warn!(left, "stopped; entries that are not in the database yet stay in the journal"),
+    }
+    ended
+}
+
+/// Ready from here on, until a signal or a fatal error of a listener.
+async fn serve(
+    app: &Arc<App>,
+    servers: &Servers,
+    config: &Config,
+    options: RunOptions,
+    front: u16,
+    report: &Report,
+) -> anyhow::Result<()> {
+    let front = app.buffer.front(front);
+    tokio::task::spawn_local(front.clone().run());
+    let door: Rc<Door> = Door::new(app.clone(), front);
+    if options.sample {
+        sample::create(&door).await?;
+    }
+    app.ready.store(true, Ordering::SeqCst);
+    banner(config, servers, report);
+    if options.sample {
+        println!("{}", sample::line(servers.public()));
+    }
+    // Nobody may be listening: then this does nothing.
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let ended = tokio::select! {
+        signal = signals::first() => {
+            tracing::info!(signal = signal?, "asked to stop");
+            Ok(())
+        }
+        fatal = servers.fatal() => Err(fatal.into()),
+    };
+    signals::second_ends_at_once();
+    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    ended
+}
+
+/// What the database has of the journal; none where it can't be asked now, for then claims are taken all the same.
+async fn position(store: &Database, journal: u128) -> anyhow::Result<Option<Seq>> {
+    let asked = async {
+        store.migrate().await?;
+        store.position().await
+    };
+    match asked.await {
+        Ok(Some(position)) if position.journal != journal => anyhow::bail!(
+            "{} belongs to journal {:032x}, but the data folder holds {journal:032x}: give each data folder a database \
+             of its own",
+            store.path().display(),
+            position.journal
+        ),
+        Ok(position) => Ok(Some(position.map_or(Seq(0), |p| p.cursor))),
+        Err(StoreError::Fenced(why)) => anyhow::bail!("{why}"),
+        Err(error) => {
+            tracing::error!(%error, "the database can't be used now; claims are taken, and drained once it can");
+            Ok(None)
+        }
+    }
+}
+
+fn replay(
+    disk: RealDisk,
+    identity: crate::queue::journal::Identity,
+    cursor: Option<Seq>,
+    memory_max: u64,
+) -> anyhow::Result<(Live<RealDisk>, Report)> {
+    let bar = ProgressBar::new(0);
+    if !std::io::stderr().is_terminal() {
+        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
+    }
+    if let Ok(style) = ProgressStyle::with_template("recovering {wide_bar} {bytes}/{total_bytes} {eta}") {
+        bar.set_style(style);
+    }
+    let start = crate::clock::tick();
+    let mut progress = |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    };
+    let start_of = Start { options: Options::default(), memory_max, cursor, progress: &mut progress };
+    let live = recover::recover(disk, identity, start_of)?;
+    bar.finish_and_clear();
+    let report = live.journal.report;
+    tracing::info!(
+        entries = report.entries,
+        waiting = live.pending.entries(),
+        took = ?start.elapsed(),
+        "the journal is recovered"
+    );
+    if report.torn_bytes > 0 {
+        tracing::warn!(bytes = report.torn_bytes, "a write that had not been acknowledged was interrupted; it is cut off");
+    }
+    if let Some(lost) = report.memory_lost {
+        let last = report.last_seq;
+        tracing::error!(%last, %lost, "entries of durability \"memory\" did not survive a power cut");
+    }
+    Ok((live, report))
+}
+
+fn token(config: &Config) -> Option<TokenDigest> {
+    let token = &config.ingest.admin_token;
+    (!token.is_empty()).then(|| TokenDigest::new(token.expose()))
+}
+
+fn threads(config: &Config) -> usize {
+    match config.ingest.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        n => n,
+    }
+}
+
+fn banner(config: &Config, servers: &Servers, report: &Report) {
+    let durable = match config.buffer.durability {
+        Durability::Disk => "synced to disk before it is acknowledged",
+        Durability::Memory => "NOT synced: an acknowledged claim may be lost in a power cut",
+    };
+    println!("forebay {} is ready", env!("CARGO_PKG_VERSION"));
+    println!("  claims    http://{}", servers.public());
+    println!("  admin     {}", servers.admin());
+    println!("  journal   {} ({durable})", config.buffer.data_dir.join("journal").display());
+    if let Some(path) = config.store.url.sqlite_path() {
+        println!("  database  {} (SQLite, each batch one synced transaction)", path.display());
+    }
+    println!("  recovered {} entries, the last is {}", report.entries, report.last_seq);
+}

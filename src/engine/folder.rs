@@ -1,0 +1,74 @@
+//! The data folder: made, checked, locked.
+
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use rand::TryRngCore;
+use rand::rngs::OsRng;
+
+use crate::queue::journal::{DataLock, Identity};
+
+/// A locked data folder.
+pub struct Folder {
+    /// Where the journal is.
+    pub journal: PathBuf,
+    _lock: DataLock,
+}
+
+/// Makes the folder where it is missing, refuses one that holds something else, and locks it.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn open(data_dir: &Path) -> anyhow::Result<Folder> {
+    let shown = data_dir.display();
+    let journal = data_dir.join("journal");
+    match fs::metadata(data_dir) {
+        Ok(found) if !found.is_dir() => anyhow::bail!("buffer.data_dir: {shown} is a file; expected a folder"),
+        Ok(_) => check_ours(data_dir)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => make(data_dir)?,
+        Err(error) => return Err(error).with_context(|| format!("buffer.data_dir: {shown}")),
+    }
+    let lock = DataLock::acquire(data_dir)?;
+    if !journal.is_dir() {
+        make(&journal)?;
+    }
+    Ok(Folder { journal, _lock: lock })
+}
+
+/// A folder with other things in it, and none of ours, is a slip of the hand.
+fn check_ours(data_dir: &Path) -> anyhow::Result<()> {
+    let shown = data_dir.display();
+    let names = fs::read_dir(data_dir).with_context(|| format!("buffer.data_dir: {shown}"))?;
+    let names: Vec<_> = names.filter_map(|e| e.ok()).map(|e| e.file_name()).collect();
+    let ours = |name: &std::ffi::OsString| {
+        let name = name.to_string_lossy();
+        matches!(&*name, "journal" | "LOCK" | "receipt-keys" | "lost+found") || name.starts_with("forebay.db")
+    };
+    if !names.is_empty() && !names.iter().any(ours) {
+        let other = names[0].to_string_lossy();
+        anyhow::bail!("buffer.data_dir: {shown} holds {other:?} and nothing of Forebay's; expected an empty folder or ours");
+    }
+    Ok(())
+}
+
+fn make(folder: &Path) -> anyhow::Result<()> {
+    let shown = folder.display();
+    let mut builder = DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(folder).with_context(|| format!("{shown} can't be made"))?;
+    // The new name must survive a power cut as well as what will be in it.
+    let parent = folder.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(parent).and_then(|p| p.sync_all()).with_context(|| format!("{} can't be synced", parent.display()))
+}
+
+/// Who a new journal is.
+pub fn fresh_identity() -> Identity {
+    let mut bytes = [0; 32];
+    // Without randomness from the system nothing here is safe; there is no second-best.
+    OsRng.try_fill_bytes(&mut bytes).expect("the system gives random bytes");
+    let half = |from: usize| std::array::from_fn(|i| bytes[from + i]);
+    Identity { journal: u128::from_le_bytes(half(0)), hash_key: half(16) }
+}

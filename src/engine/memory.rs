@@ -1,0 +1,43 @@
+//! What this machine can hold.
+
+use std::fs;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Allows as many open files as the system permits this process: a connection is one.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = ?limit.current, "the number of open files can't be raised");
+    }
+}
+
+/// Bytes that the book's tables may take: half of what is available at the start, by the machine's account or the
+/// control group's, whichever is less. The other half is for waiting entries, connections and the snapshot's own book.
+pub fn budget() -> u64 {
+    let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
+    let available = machine.into_iter().chain(group).min();
+    available.unwrap_or(FALLBACK) / 2
+}
+
+/// Where neither can be read: what any server has.
+const FALLBACK: u64 = 1 << 30;
+
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find(|l| l.starts_with("MemAvailable:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn available_memory_is_read_in_bytes() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
+        assert_eq!(available("nothing"), None);
+        assert!(budget() > 0);
+    }
+}

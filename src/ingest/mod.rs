@@ -1,0 +1,125 @@
+//! The front end: HTTP in, commands and reads out. Never meets the workers; what they share is the buffer.
+//!
+//! One thread a core, each with its own listener, its own runtime and its own [`Door`]; nothing is shared on the path of a
+//! claim but the queue and the published campaigns.
+
+pub mod admin;
+pub mod auth;
+pub mod claim_path;
+pub mod connection;
+pub mod export;
+pub mod listen;
+pub mod ops;
+pub mod reads;
+pub mod reply;
+pub mod request;
+pub mod routes;
+pub mod server;
+pub mod session;
+pub mod waits;
+pub mod wire;
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use hyper::HeaderMap;
+use hyper::header::HeaderValue;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::antiscalper::Antiscalper;
+use crate::antiscalper::address::TrustedProxies;
+use crate::cache::local::LocalCache;
+use crate::clock::Clock;
+use crate::queue::{Buffer, Front};
+use crate::receipts::KeyRing;
+use crate::sale::{Durability, Seq};
+use crate::store::Database;
+
+/// What all front-end threads share.
+pub struct App {
+    /// The buffer.
+    pub buffer: Buffer,
+    /// The database, for reads.
+    pub store: Arc<Database>,
+    /// Reads of the last seconds.
+    pub cache: Arc<LocalCache>,
+    /// What receipts are signed with.
+    pub receipts: KeyRing,
+    /// Who has asked too often.
+    pub antiscalper: Antiscalper,
+    /// Whose forwarding headers are believed.
+    pub proxies: TrustedProxies,
+    /// Whether limits by address are on; without them nobody's address is looked for.
+    pub by_address: bool,
+    /// Who may call.
+    pub auth: auth::Authenticator,
+    /// The operator's token; none on loopback.
+    pub admin_token: Option<auth::TokenDigest>,
+    /// The time.
+    pub clock: Box<dyn Clock>,
+    /// What acceptances promise.
+    pub durability: Durability,
+    /// The last entry in the database, for those who wait for theirs.
+    pub retired: tokio::sync::watch::Receiver<Seq>,
+    /// Whether recovery is done.
+    pub ready: AtomicBool,
+    /// Whether the node is going down.
+    pub draining: AtomicBool,
+    /// Whether the drain has ended for good because the database is not ours to write to.
+    pub drain_fenced: Arc<AtomicBool>,
+    /// Reads that wait for a claim to change.
+    pub waiters: AtomicUsize,
+}
+
+impl App {
+    /// Whether the node is going down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// The address that limits count, where any do.
+    pub fn client_address(&self, peer: IpAddr, headers: &HeaderMap) -> Option<IpAddr> {
+        self.by_address.then(|| {
+            let lines = |name: &'static str| headers.get_all(name).iter().map(|v| v.to_str().unwrap_or_default());
+            self.proxies.client_address(peer, lines("x-forwarded-for"), lines("forwarded"))
+        })
+    }
+}
+
+/// One thread's way into the engine.
+pub struct Door {
+    /// What all threads share.
+    pub app: Arc<App>,
+    /// This thread's side of the buffer.
+    pub front: Rc<Front>,
+    random: RefCell<StdRng>,
+    request: Cell<u64>,
+}
+
+impl Door {
+    /// A door for the calling thread.
+    pub fn new(app: Arc<App>, front: Rc<Front>) -> Rc<Self> {
+        let mut random = StdRng::from_os_rng();
+        let request = Cell::new(random.random());
+        Rc::new(Self { app, front, random: RefCell::new(random), request })
+    }
+
+    /// 64 bits that nobody can guess.
+    pub fn random(&self) -> u64 {
+        self.random.borrow_mut().random()
+    }
+
+    /// A request id: 16 hexadecimal digits, different for each request of this node.
+    pub fn request_id(&self) -> HeaderValue {
+        const HEX: &[u8; 16] = b"0123456789abcdef";
+        let id = self.request.get();
+        // An odd step visits every 64-bit number once before it repeats.
+        self.request.set(id.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let text: [u8; 16] = std::array::from_fn(|i| HEX[(id >> (60 - 4 * i)) as usize & 15]);
+        HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("0"))
+    }
+}

@@ -1,0 +1,429 @@
+//! What goes back: every status code, every problem type and the bytes of a claim. The only place that knows HTTP
+//! statuses.
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
+
+use crate::antiscalper::rates::Refused;
+use crate::queue::{AdminRefusal, Refusal};
+use crate::receipts::{KeyRing, ReceiptFields};
+use crate::sale::{CampaignId, Claim, ClaimId, ClaimStatus, Currency, FieldError, Timestamp};
+
+/// An answer with its whole body.
+pub type Reply = Response<Full<Bytes>>;
+
+/// The header by which a request is found again in logs.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+const RATE_LIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATE_LIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+
+/// Seconds after which a caller may try again where nothing better is known.
+const RETRY_SECONDS: u64 = 1;
+
+/// Why a request did not get what it asked for; one variant a problem type of the contract.
+#[derive(Debug, Clone)]
+pub enum Problem {
+    /// A field, a header or the body is not what was expected.
+    Invalid { field: String, expected: String },
+    /// No credential that counts.
+    Unauthenticated,
+    /// A credential without the scope.
+    Forbidden { scope: &'static str },
+    /// No such campaign.
+    UnknownCampaign,
+    /// No such claim.
+    UnknownClaim,
+    /// No such route.
+    NotFound,
+    /// The route exists, for these methods.
+    MethodNotAllowed { allow: &'static str },
+    /// The body is longer than this many bytes.
+    TooLarge { limit: usize },
+    /// The body is not `application/json`.
+    UnsupportedMediaType,
+    /// The headers are too long.
+    HeadersTooLarge,
+    /// The buyer holds what one may hold.
+    AlreadyClaimed(ClaimId),
+    /// Fewer units are free than were asked for.
+    SoldOut { stock_version: u64 },
+    /// The window begins at this instant, so many seconds from now.
+    NotOpen { opens_at: Timestamp, wait: u64 },
+    /// The window is over.
+    Ended,
+    /// Held by the operator.
+    Paused,
+    /// A transition that is not possible.
+    WrongState { state: &'static str, why: &'static str },
+    /// A campaign of that name with another definition is there.
+    CampaignExists(CampaignId),
+    /// The key was used with another payload.
+    KeyReused,
+    /// Too many requests.
+    RateLimited(Refused),
+    /// Too many requests wait.
+    Overloaded,
+    /// Too many entries wait for the database.
+    BufferFull,
+    /// Nothing can be made durable.
+    NotDurable,
+    /// The node is going down.
+    Draining,
+    /// Decided, but not known durable.
+    OutcomeUnknown(Option<ClaimId>),
+    /// The database can't be read now.
+    StoreUnavailable,
+}
+
+/// A problem's fixed part: slug, status, title.
+type Kind = (&'static str, StatusCode, &'static str);
+
+impl Problem {
+    /// An input error.
+    pub fn invalid(field: impl Into<String>, expected: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), expected: expected.into() }
+    }
+
+    /// The place of its slug in [`SLUGS`], for counting.
+    pub fn index(&self) -> usize {
+        let slug = self.kind().0;
+        SLUGS.iter().position(|s| *s == slug).unwrap_or(SLUGS.len() - 1)
+    }
+
+    fn kind(&self) -> Kind {
+        use StatusCode as S;
+        match self {
+            Self::Invalid { .. } => ("invalid-request", S::BAD_REQUEST, "The request is not valid"),
+            Self::Unauthenticated => ("unauthenticated", S::UNAUTHORIZED, "A valid credential is needed"),
+            Self::Forbidden { .. } => ("forbidden", S::FORBIDDEN, "The credential lacks the scope"),
+            Self::UnknownCampaign => ("unknown-campaign", S::NOT_FOUND, "There is no such campaign"),
+            Self::UnknownClaim => ("unknown-claim", S::NOT_FOUND, "There is no such claim"),
+            Self::NotFound => ("not-found", S::NOT_FOUND, "There is nothing here"),
+            Self::MethodNotAllowed { .. } => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Not with this method"),
+            Self::TooLarge { .. } => ("too-large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
+            Self::UnsupportedMediaType => {
+                ("unsupported-media-type", S::UNSUPPORTED_MEDIA_TYPE, "The body must be application/json")
+            }
+            Self::HeadersTooLarge => {
+                ("headers-too-large", S::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large")
+            }
+            Self::AlreadyClaimed(_) => ("already-claimed", S::CONFLICT, "The buyer's limit is reached"),
+            Self::SoldOut { .. } => ("sold-out", S::CONFLICT, "Sold out"),
+            Self::NotOpen { .. } => ("not-open", S::CONFLICT, "Not open yet"),
+            Self::Ended => ("ended", S::CONFLICT, "Over"),
+            Self::Paused => ("paused", S::CONFLICT, "Paused"),
+            Self::WrongState { .. } => ("wrong-state", S::CONFLICT, "Not in this state"),
+            Self::CampaignExists(_) => ("campaign-exists", S::CONFLICT, "Exists with another definition"),
+            Self::KeyReused => {
+                ("idempotency-key-reused", S::UNPROCESSABLE_ENTITY, "The key was used with another payload")
+            }
+            Self::RateLimited(_) => ("rate-limited", S::TOO_MANY_REQUESTS, "Too many requests"),
+            Self::Overloaded => ("overloaded", S::SERVICE_UNAVAILABLE, "Too many requests wait"),
+            Self::BufferFull => ("buffer-full", S::SERVICE_UNAVAILABLE, "Too many entries wait for the database"),
+            Self::NotDurable => ("not-durable", S::SERVICE_UNAVAILABLE, "Nothing can be made durable"),
+            Self::Draining => ("draining", S::SERVICE_UNAVAILABLE, "The node is going down"),
+            Self::OutcomeUnknown(_) => ("outcome-unknown", S::SERVICE_UNAVAILABLE, "The outcome is not known yet"),
+            Self::StoreUnavailable => ("overloaded", S::SERVICE_UNAVAILABLE, "The database can't be read now"),
+        }
+    }
+
+    /// The answer.
+    pub fn into_reply(self) -> Reply {
+        let (slug, status, title) = self.kind();
+        let mut body = Vec::with_capacity(224);
+        body.extend_from_slice(b"{\"type\":\"urn:forebay:problem:");
+        body.extend_from_slice(slug.as_bytes());
+        body.extend_from_slice(b"\",\"title\":\"");
+        body.extend_from_slice(title.as_bytes());
+        body.extend_from_slice(b"\",\"status\":");
+        body.extend_from_slice(status.as_str().as_bytes());
+        self.write_detail(&mut body);
+        body.push(b'}');
+        let mut reply = Response::new(Full::new(Bytes::from(body)));
+        *reply.status_mut() = status;
+        reply.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        self.add_headers(reply.headers_mut(), status);
+        reply
+    }
+
+    fn write_detail(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Invalid { field, expected } => {
+                text(out, "field", field);
+                text(out, "detail", expected);
+            }
+            Self::Forbidden { scope } => text(out, "detail", &format!("the scope {scope} is needed")),
+            Self::MethodNotAllowed { allow } => text(out, "detail", &format!("allowed: {allow}")),
+            Self::TooLarge { limit } => text(out, "detail", &format!("at most {limit} bytes")),
+            Self::AlreadyClaimed(id) | Self::OutcomeUnknown(Some(id)) => {
+                plain(out, "claim_id", &id.to_text());
+            }
+            Self::SoldOut { stock_version } => number(out, "stock_version", *stock_version),
+            Self::NotOpen { opens_at, .. } => plain(out, "opens_at", &opens_at.to_text()),
+            Self::WrongState { state, why } => {
+                text(out, "state", state);
+                text(out, "detail", why);
+            }
+            Self::CampaignExists(id) => text(out, "detail", &format!("campaign {id} differs from this definition")),
+            Self::StoreUnavailable => text(out, "detail", "claims are still taken; ask again"),
+            _ => {}
+        }
+    }
+
+    fn add_headers(&self, headers: &mut hyper::HeaderMap, status: StatusCode) {
+        match self {
+            Self::Unauthenticated => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            Self::MethodNotAllowed { allow } => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(allow));
+            }
+            Self::RateLimited(refused) => {
+                headers.insert(header::RETRY_AFTER, refused.retry_after_seconds().into());
+                for (name, value) in
+                    [(RATE_LIMIT, refused.rate_limit().to_string()), (RATE_LIMIT_POLICY, refused.rate_limit_policy().to_string())]
+                {
+                    headers.extend(HeaderValue::try_from(value).ok().map(|value| (name, value)));
+                }
+            }
+            Self::NotOpen { wait, .. } => {
+                headers.insert(header::RETRY_AFTER, (*wait).into());
+            }
+            _ if status == StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, RETRY_SECONDS.into());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Every slug, in the order in which refusals are counted.
+pub const SLUGS: [&str; 26] = [
+    "invalid-request",
+    "unauthenticated",
+    "forbidden",
+    "unknown-campaign",
+    "unknown-claim",
+    "not-found",
+    "method-not-allowed",
+    "too-large",
+    "unsupported-media-type",
+    "headers-too-large",
+    "already-claimed",
+    "sold-out",
+    "not-open",
+    "ended",
+    "paused",
+    "wrong-state",
+    "campaign-exists",
+    "idempotency-key-reused",
+    "rate-limited",
+    "overloaded",
+    "buffer-full",
+    "not-durable",
+    "draining",
+    "outcome-unknown",
+    "refused",
+    "other",
+];
+
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        Self::invalid(error.field, error.message)
+    }
+}
+
+impl Problem {
+    /// The book's refusal of a claim, answered at `now`.
+    pub fn from_refusal(refusal: Refusal, now: Timestamp) -> Self {
+        match refusal {
+            Refusal::AlreadyClaimed(id) => Self::AlreadyClaimed(id),
+            Refusal::SoldOut { stock_version } => Self::SoldOut { stock_version },
+            Refusal::NotOpen { opens_at } => Self::not_open(opens_at, now),
+            Refusal::Ended => Self::Ended,
+            Refusal::Paused => Self::Paused,
+            Refusal::KeyReused => Self::KeyReused,
+            Refusal::OverLimit { limit } => Self::invalid("quantity", format!("at most {limit}")),
+            Refusal::UnknownCampaign => Self::UnknownCampaign,
+            Refusal::BufferFull => Self::BufferFull,
+            Refusal::NotDurable => Self::NotDurable,
+        }
+    }
+
+    /// Not open before `opens_at`.
+    pub fn not_open(opens_at: Timestamp, now: Timestamp) -> Self {
+        let wait = (opens_at.0 - now.0).max(0) as u64;
+        Self::NotOpen { opens_at, wait: wait.div_ceil(1_000_000).max(1) }
+    }
+}
+
+impl From<AdminRefusal> for Problem {
+    fn from(refusal: AdminRefusal) -> Self {
+        match refusal {
+            AdminRefusal::Exists(id) => Self::CampaignExists(id),
+            AdminRefusal::Unknown(_) => Self::UnknownCampaign,
+            AdminRefusal::WrongState { state, why } => Self::WrongState { state, why },
+            AdminRefusal::Field(error) => error.into(),
+            AdminRefusal::KeyReused => Self::KeyReused,
+            AdminRefusal::TooLarge(why) => Self::invalid("stock", why),
+            AdminRefusal::BufferFull => Self::BufferFull,
+            AdminRefusal::NotDurable => Self::NotDurable,
+        }
+    }
+}
+
+/// A JSON document with status 200.
+pub fn json(body: Vec<u8>) -> Reply {
+    with_status(StatusCode::OK, body)
+}
+
+/// A JSON document of a thing that was created under `location`.
+pub fn created(body: Vec<u8>, location: &str) -> Reply {
+    let mut reply = with_status(StatusCode::CREATED, body);
+    reply.headers_mut().extend(HeaderValue::try_from(location).ok().map(|l| (header::LOCATION, l)));
+    reply
+}
+
+/// A JSON document for a node that is not ready.
+pub fn unavailable(body: Vec<u8>) -> Reply {
+    with_status(StatusCode::SERVICE_UNAVAILABLE, body)
+}
+
+/// A text of another media type.
+pub fn text_body(media: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    reply
+}
+
+/// Nothing has changed since the caller's `etag`.
+pub fn not_modified(etag: &str) -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = StatusCode::NOT_MODIFIED;
+    set_etag(&mut reply, etag);
+    reply
+}
+
+/// Adds an `ETag`, quotes included.
+pub fn set_etag(reply: &mut Reply, etag: &str) {
+    reply.headers_mut().extend(HeaderValue::try_from(etag).ok().map(|e| (header::ETAG, e)));
+}
+
+fn with_status(status: StatusCode, body: Vec<u8>) -> Reply {
+    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, JSON);
+    reply
+}
+
+/// The 202 of an accepted claim; `replayed` where its key had been accepted before.
+pub fn accepted(document: &ClaimDocument<'_>, keys: &KeyRing, replayed: bool) -> Reply {
+    const PREFIX: &[u8] = b"/v1/claims/";
+    // One allocation holds the body and the Location; both are slices of it.
+    let mut bytes = Vec::with_capacity(512);
+    document.write(&mut bytes, keys);
+    let body = bytes.len();
+    bytes.extend_from_slice(PREFIX);
+    bytes.extend_from_slice(&document.claim.claim_id.to_text());
+    let bytes = Bytes::from(bytes);
+    let mut reply = Response::new(Full::new(bytes.slice(..body)));
+    *reply.status_mut() = StatusCode::ACCEPTED;
+    let headers = reply.headers_mut();
+    headers.insert(header::CONTENT_TYPE, JSON);
+    headers.extend(HeaderValue::from_maybe_shared(bytes.slice(body..)).ok().map(|l| (header::LOCATION, l)));
+    if replayed {
+        headers.insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    reply
+}
+
+/// A claim as the contract shows it.
+#[derive(Debug, Clone, Copy)]
+pub struct ClaimDocument<'a> {
+    /// The claim.
+    pub claim: &'a Claim,
+    /// Its campaign's name.
+    pub campaign: &'a CampaignId,
+    /// Its currency.
+    pub currency: Option<Currency>,
+    /// Where it stands.
+    pub status: ClaimStatus,
+    /// Counts its changes: 1 accepted, 2 persisted.
+    pub version: u64,
+}
+
+impl ClaimDocument<'_> {
+    /// Appends the JSON. Ids hold no character that JSON escapes.
+    pub fn write(&self, out: &mut Vec<u8>, keys: &KeyRing) {
+        let claim = self.claim;
+        out.extend_from_slice(b"{\"claim_id\":\"");
+        out.extend_from_slice(&claim.claim_id.to_text());
+        out.extend_from_slice(b"\",\"campaign\":\"");
+        out.extend_from_slice(self.campaign.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"user\":\"");
+        out.extend_from_slice(claim.user.as_str().as_bytes());
+        out.extend_from_slice(b"\",\"quantity\":");
+        integer(out, claim.quantity.0);
+        out.extend_from_slice(b",\"amount\":");
+        match claim.amount {
+            Some(amount) => integer(out, amount.0),
+            None => out.extend_from_slice(b"null"),
+        }
+        out.extend_from_slice(b",\"currency\":");
+        match &self.currency {
+            Some(currency) => {
+                out.push(b'"');
+                out.extend_from_slice(currency.as_str().as_bytes());
+                out.push(b'"');
+            }
+            None => out.extend_from_slice(b"null"),
+        }
+        plain(out, "status", self.status.as_str().as_bytes());
+        number(out, "version", self.version);
+        number(out, "seq", claim.seq.0);
+        plain(out, "accepted_at", &claim.accepted_at.to_text());
+        plain(out, "durability", claim.durability.as_str().as_bytes());
+        out.extend_from_slice(b",\"receipt\":\"");
+        let promised = ReceiptFields::of(claim, *self.campaign, self.currency);
+        if let Some(receipt) = keys.sign_with(claim.receipt_key, &promised) {
+            out.extend_from_slice(receipt.as_bytes());
+        }
+        out.extend_from_slice(b"\"}");
+    }
+}
+
+fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
+    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: u64) {
+    name_of(out, name);
+    integer(out, value);
+}
+
+/// A member whose value holds no character that JSON escapes.
+fn plain(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    name_of(out, name);
+    out.push(b'"');
+    out.extend_from_slice(value);
+    out.push(b'"');
+}
+
+/// A member with any text.
+fn text(out: &mut Vec<u8>, name: &str, value: &str) {
+    name_of(out, name);
+    let quoted = serde_json::to_string(value).unwrap_or_default();
+    out.extend_from_slice(quoted.as_bytes());
+}
+
+fn name_of(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}

@@ -1,0 +1,239 @@
+//! What comes in: a body within its limits and its deadline, and the JSON of a claim, read without copying it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::{HeaderMap, header};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+
+use super::reply::Problem;
+use crate::limits;
+use crate::sale::{FieldError, UserId};
+
+/// The longest a body may take to arrive.
+const BODY_DEADLINE: Duration = Duration::from_millis(limits::BODY_DEADLINE_MILLIS);
+
+/// Reads the whole body, which must be `application/json` and at most `limit` bytes.
+///
+/// # Errors
+/// [`Problem::UnsupportedMediaType`], [`Problem::TooLarge`], or [`Problem::Invalid`] where it breaks off or comes too
+/// late.
+pub async fn json_body(headers: &HeaderMap, body: Incoming, limit: usize) -> Result<Bytes, Problem> {
+    check_media(headers)?;
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Problem::TooLarge { limit });
+    }
+    let mut reading = pin!(collect(body, limit));
+    // A body that came with its head is here at once; only one that is still under way costs a timer.
+    let now = std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+    match now {
+        Poll::Ready(result) => result,
+        Poll::Pending => tokio::time::timeout(BODY_DEADLINE, reading)
+            .await
+            .unwrap_or_else(|_| Err(Problem::invalid("", format!("the body did not arrive within {BODY_DEADLINE:?}")))),
+    }
+}
+
+async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Problem> {
+    let mut first = Bytes::new();
+    let mut rest = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| Problem::invalid("", format!("the body broke off: {e}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + rest.len() + data.len() > limit {
+            return Err(Problem::TooLarge { limit });
+        }
+        if first.is_empty() {
+            first = data;
+            if body.is_end_stream() {
+                break;
+            }
+        } else {
+            rest.extend_from_slice(&data);
+        }
+    }
+    if rest.is_empty() {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::from(&first[..]);
+    whole.extend_from_slice(&rest);
+    Ok(whole.freeze())
+}
+
+fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
+    let value = headers.get(header::CONTENT_TYPE).ok_or(Problem::UnsupportedMediaType)?;
+    if value.as_bytes() == b"application/json" {
+        return Ok(());
+    }
+    let value = value.to_str().map_err(|_| Problem::UnsupportedMediaType)?;
+    let media = value.split(';').next().unwrap_or_default().trim();
+    let parameters = value.split(';').skip(1).all(|p| {
+        let (name, value) = p.split_once('=').unwrap_or((p, ""));
+        name.trim().eq_ignore_ascii_case("charset") && value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
+    });
+    if media.eq_ignore_ascii_case("application/json") && parameters {
+        return Ok(());
+    }
+    Err(Problem::UnsupportedMediaType)
+}
+
+/// The value of `Idempotency-Key`: 1 to 128 visible ASCII characters, at most once.
+///
+/// # Errors
+/// [`Problem::Invalid`] naming the header.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    const NAME: &str = "Idempotency-Key";
+    let mut values = headers.get_all("idempotency-key").iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Problem::invalid(NAME, "given twice; expected once"));
+    }
+    let text = value.to_str().ok().filter(|t| (1..=limits::IDEMPOTENCY_KEY_MAX).contains(&t.len()));
+    let text = text.filter(|t| t.bytes().all(|b| b.is_ascii_graphic()));
+    text.map(Some).ok_or_else(|| {
+        Problem::invalid(NAME, format!("expected 1 to {} visible ASCII characters", limits::IDEMPOTENCY_KEY_MAX))
+    })
+}
+
+/// The body of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClaimBody {
+    /// The buyer.
+    pub user: UserId,
+    /// Units, from 1.
+    pub quantity: u32,
+}
+
+impl ClaimBody {
+    /// Reads `{"user":"u1","quantity":1}`; `quantity` may be absent, nothing else may be there.
+    ///
+    /// # Errors
+    /// [`Problem::Invalid`] with the field and what was expected of it.
+    pub fn parse(json: &[u8]) -> Result<Self, Problem> {
+        let mut reader = serde_json::Deserializer::from_slice(json);
+        let parsed = RawClaim::deserialize(&mut reader).and_then(|raw| reader.end().map(|()| raw));
+        // The path that serde took costs time to follow, so it is followed only when something is wrong.
+        let raw = match parsed {
+            Ok(raw) => raw,
+            Err(_) => crate::sale::campaign::from_json::<RawClaim<'_>>(json)?,
+        };
+        let user = UserId::parse(&raw.user).map_err(|e| FieldError::new("user", format!("expected {e}")))?;
+        let quantity = u32::try_from(raw.quantity).ok().filter(|&q| q >= 1);
+        let quantity = quantity.ok_or_else(|| {
+            FieldError::new("quantity", format!("{} given; expected a whole number from 1", raw.quantity))
+        })?;
+        Ok(Self { user, quantity })
+    }
+}
+
+struct RawClaim<'a> {
+    user: Cow<'a, str>,
+    quantity: u64,
+}
+
+impl<'de> Deserialize<'de> for RawClaim<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(ClaimVisitor)
+    }
+}
+
+struct ClaimVisitor;
+
+impl<'de> Visitor<'de> for ClaimVisitor {
+    type Value = RawClaim<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object with user and quantity")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawClaim<'de>, A::Error> {
+        const FIELDS: &[&str] = &["user", "quantity"];
+        let (mut user, mut quantity) = (None, None);
+        while let Some(name) = map.next_key::<Text<'de>>()? {
+            match &*name.0 {
+                "user" if user.is_none() => user = Some(map.next_value::<Text<'de>>()?.0),
+                "quantity" if quantity.is_none() => quantity = Some(map.next_value::<u64>()?),
+                "user" => return Err(de::Error::duplicate_field("user")),
+                "quantity" => return Err(de::Error::duplicate_field("quantity")),
+                other => return Err(de::Error::unknown_field(other, FIELDS)),
+            }
+        }
+        let user = user.ok_or_else(|| de::Error::missing_field("user"))?;
+        Ok(RawClaim { user, quantity: quantity.unwrap_or(1) })
+    }
+}
+
+/// A string, borrowed from the document where it has no escapes.
+struct Text<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Text<'de> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct TextVisitor;
+        impl<'de> Visitor<'de> for TextVisitor {
+            type Value = Text<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E: de::Error>(self, text: &'de str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Text<'de>, E> {
+                Ok(Text(Cow::Owned(text.to_owned())))
+            }
+        }
+        from.deserialize_str(TextVisitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_a_user_and_perhaps_a_quantity() {
+        let claim = |json: &str| ClaimBody::parse(json.as_bytes());
+        let u1 = UserId::parse("u1").unwrap();
+        for (json, quantity) in [
+            (r#"{"user":"u1"}"#, 1),
+            (r#"{"user":"u1","quantity":1}"#, 1),
+            (r#" { "quantity" : 7 , "user" : "\u0075\u0031" } "#, 7),
+        ] {
+            assert_eq!(claim(json).unwrap(), ClaimBody { user: u1, quantity });
+        }
+        for (json, field) in [
+            ("", ""),
+            ("[]", ""),
+            ("null", ""),
+            ("{", ""),
+            (r#"{"quantity":1}"#, "user"),
+            (r#"{"user":null}"#, "user"),
+            (r#"{"user":1}"#, "user"),
+            (r#"{"user":""}"#, "user"),
+            (r#"{"user":"a b"}"#, "user"),
+            (r#"{"user":"u1","user":"u2"}"#, "user"),
+            (r#"{"user":"u1","quantity":null}"#, "quantity"),
+            (r#"{"user":"u1","quantity":0}"#, "quantity"),
+            (r#"{"user":"u1","quantity":-1}"#, "quantity"),
+            (r#"{"user":"u1","quantity":1.0}"#, "quantity"),
+            (r#"{"user":"u1","quantity":1e3}"#, "quantity"),
+            (r#"{"user":"u1","quantity":"1"}"#, "quantity"),
+            (r#"{"user":"u1","quantity":4294967296}"#, "quantity"),
+            (r#"{"user":"u1","quantity":99999999999999999999}"#, "quantity"),
+            (r#"{"user":"u1","amount":1}"#, "amount"),
+            (r#"{"user":"u1"} x"#, ""),
+        ] {
+            let Err(Problem::Invalid { field: seen, expected }) = claim(json) else { panic!("{json} was taken") };
+            assert_eq!(seen, field, "{json}: {expected}");
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! One connection: its version is sniffed, and each of its requests is checked and answered; every answer carries an
+//! `X-Request-Id`.
+//!
+//! What a request asks for is [`Routes`]' business, so that both listeners share everything below it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::http::request::Parts;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper::{Request, Response, Version};
+use hyper_util::rt::TokioTimer;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::admin::{self, AdminBody};
+use super::connection::{Entered, Meter};
+use super::reply::{Problem, Reply, X_REQUEST_ID};
+use super::server::Thread;
+use super::waits::Waits;
+use super::wire::{self, Wire};
+use super::{Door, routes};
+use crate::limits;
+
+/// One connection, as its requests see it.
+pub struct Session {
+    thread: Rc<Thread>,
+    meter: Rc<Meter>,
+    peer: IpAddr,
+}
+
+impl Session {
+    /// The way into the engine.
+    pub fn door(&self) -> &Rc<Door> {
+        self.thread.door()
+    }
+
+    /// Reads that wait for the drain.
+    pub fn waits(&self) -> &Rc<Waits> {
+        self.thread.waits()
+    }
+
+    /// The other end.
+    pub fn peer(&self) -> IpAddr {
+        self.peer
+    }
+}
+
+/// What a listener answers.
+pub(super) trait Routes: 'static {
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
+    const IS_PUBLIC: bool;
+    async fn answer(session: &Rc<Session>, head: &Parts, body: Incoming) -> Result<Response<Self::Body>, Problem>;
+    fn whole(reply: Reply) -> Response<Self::Body>;
+}
+
+/// The buyers' and services' listener.
+pub(super) struct Public;
+
+impl Routes for Public {
+    type Body = Full<Bytes>;
+    const IS_PUBLIC: bool = true;
+
+    async fn answer(session: &Rc<Session>, head: &Parts, body: Incoming) -> Result<Reply, Problem> {
+        routes::public(session, head, body).await
+    }
+
+    fn whole(reply: Reply) -> Reply {
+        reply
+    }
+}
+
+/// The operator's listener.
+pub(super) struct Admin;
+
+impl Routes for Admin {
+    type Body = AdminBody;
+    const IS_PUBLIC: bool = false;
+
+    async fn answer(session: &Rc<Session>, head: &Parts, body: Incoming) -> Result<Response<AdminBody>, Problem> {
+        admin::answer(session.door(), head, body).await
+    }
+
+    fn whole(reply: Reply) -> Response<AdminBody> {
+        reply.map(AdminBody::Left)
+    }
+}
+
+/// One connection from its first byte to its last. Errors are the connection's own and end it.
+pub(super) async fn converse<R: Routes, S>(thread: Rc<Thread>, mut stream: S, peer: IpAddr, entered: Entered)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let meter = entered.meter.clone();
+    let Ok((first, is_http2)) = wire::sniff(&mut stream, &meter).await else { return };
+    let wire = Wire::new(stream, first, thread.door().clone(), meter.clone(), thread.scratch());
+    let session = Rc::new(Session { thread: thread.clone(), meter, peer });
+    let service = service_fn(move |request| respond::<R>(session.clone(), request));
+    if !is_http2 {
+        // A stopping thread closes it: at rest by the sweep, under way by `Connection: close`.
+        let _ = http1().serve_connection(wire, service).await;
+        return;
+    }
+    let mut connection = pin!(http2().serve_connection(wire, service));
+    tokio::select! {
+        biased;
+        _ = connection.as_mut() => return,
+        _ = thread.stopped() => connection.as_mut().graceful_shutdown(),
+    }
+    let _ = connection.await;
+}
+
+fn http1() -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // One write a reply: head and body are copied together, which for a few hundred bytes is cheaper than writev.
+    builder.max_buf_size(limits::HEAD_MAX).half_close(false).pipeline_flush(true).writev(false);
+    builder
+}
+
+fn http2() -> http2::Builder<LocalExec> {
+    let mut builder = http2::Builder::new(LocalExec);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits::H2_STREAMS_MAX)
+        .max_pending_accept_reset_streams(limits::H2_RESETS_MAX)
+        .max_header_list_size(limits::HEAD_MAX as u32)
+        .initial_stream_window_size(limits::BODY_MAX as u32)
+        .initial_connection_window_size(limits::H2_WINDOW)
+        .keep_alive_interval(Duration::from_millis(limits::H2_PING_MILLIS))
+        .keep_alive_timeout(Duration::from_millis(limits::H2_PING_MILLIS));
+    builder
+}
+
+/// Runs HTTP/2's streams on the connection's own thread.
+#[derive(Debug, Clone, Copy)]
+struct LocalExec;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExec {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}
+
+/// One request. It never fails: what goes wrong is an answer.
+async fn respond<R: Routes>(session: Rc<Session>, request: Request<Incoming>) -> Result<Response<R::Body>, Infallible> {
+    let _busy = session.meter.begin();
+    let (head, body) = request.into_parts();
+    let id = request_id(&session, &head);
+    let sound = check_message(&session.meter, &head, &body);
+    let is_unsound = sound.is_err();
+    let result = match sound {
+        Ok(()) => R::answer(&session, &head, body).await,
+        Err(problem) => Err(problem),
+    };
+    let mut reply = result.unwrap_or_else(|problem| {
+        session.door().app.buffer.metrics().refusals[problem.index()].add(1);
+        R::whole(problem.into_reply())
+    });
+    reply.headers_mut().insert(X_REQUEST_ID, id);
+    // Where the bounds of a message are in doubt, nothing behind it can be trusted to be one.
+    if head.version < Version::HTTP_2 && (is_unsound || session.thread.is_stopping()) {
+        reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(reply)
+}
+
+/// The caller's id for the request, if it is one, or a new one.
+fn request_id(session: &Session, head: &Parts) -> HeaderValue {
+    let given = head.headers.get(X_REQUEST_ID).filter(|id| {
+        (1..=limits::REQUEST_ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
+    });
+    given.cloned().unwrap_or_else(|| session.door().request_id())
+}
+
+/// What HTTP itself demands of a message and hyper leaves to us (RFC 9112, sections 3.2 and 6.1).
+fn check_message(meter: &Meter, head: &Parts, body: &Incoming) -> Result<(), Problem> {
+    if head.version >= Version::HTTP_2 {
+        return Ok(());
+    }
+    let length = body.size_hint().exact();
+    let has_length = match length {
+        Some(0) => head.headers.contains_key(header::CONTENT_LENGTH),
+        other => other.is_some(),
+    };
+    if meter.hides_length(has_length, length.is_none()) {
+        return Err(Problem::invalid("Content-Length", "given together with Transfer-Encoding; expected one of them"));
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (_, Some(_)) => Err(Problem::invalid("Host", "given twice; expected once")),
+        (None, None) if head.version == Version::HTTP_11 => Err(Problem::invalid("Host", "missing; expected once")),
+        _ => Ok(()),
+    }
+}

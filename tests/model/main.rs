@@ -1,0 +1,116 @@
+//! The hand-off between front ends and sequencer under the model checker: every interleaving of a small case.
+//!
+//! The product's own file is compiled here against loom's primitives instead of the standard library's. Loom explores
+//! the interleavings exhaustively; a lost wake shows as a deadlock.
+
+mod sync {
+    pub use loom::sync::Mutex;
+    pub use loom::sync::atomic::{AtomicBool, Ordering};
+    pub use loom::thread::{Thread, park};
+
+    /// The model has no time: a sleep with a limit is a sleep that nobody ends early.
+    pub fn park_timeout(_: std::time::Duration) {
+        park();
+    }
+}
+
+#[path = "../../src/queue/handoff.rs"]
+mod handoff;
+
+use std::sync::Arc as StdArc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use handoff::{Doorbell, Mailbox};
+use loom::sync::Arc;
+use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+/// A stand-in for the lock-free queue: what matters here is when its content becomes visible.
+#[derive(Default)]
+struct Queue(AtomicUsize);
+
+#[test]
+fn a_submission_is_never_slept_through() {
+    loom::model(|| {
+        let (bell, queue) = (Arc::new(Doorbell::default()), Arc::new(Queue::default()));
+        bell.attach(loom::thread::current());
+        let front = {
+            let (bell, queue) = (bell.clone(), queue.clone());
+            loom::thread::spawn(move || {
+                queue.0.fetch_add(1, Ordering::SeqCst);
+                bell.ring();
+            })
+        };
+        let mut taken = 0;
+        while taken < 1 {
+            taken += queue.0.swap(0, Ordering::SeqCst);
+            if taken < 1 {
+                bell.sleep(None, || queue.0.load(Ordering::SeqCst) > 0);
+            }
+        }
+        front.join().unwrap();
+    });
+}
+
+#[test]
+fn two_front_ends_ring_and_both_are_heard() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (bell, queue) = (Arc::new(Doorbell::default()), Arc::new(Queue::default()));
+        bell.attach(loom::thread::current());
+        let fronts = [0, 1].map(|_| {
+            let (bell, queue) = (bell.clone(), queue.clone());
+            loom::thread::spawn(move || {
+                queue.0.fetch_add(1, Ordering::SeqCst);
+                bell.ring();
+            })
+        });
+        let mut taken = 0;
+        while taken < 2 {
+            taken += queue.0.swap(0, Ordering::SeqCst);
+            if taken < 2 {
+                bell.sleep(None, || queue.0.load(Ordering::SeqCst) > 0);
+            }
+        }
+        fronts.map(|front| front.join().unwrap());
+    });
+}
+
+/// Wakes a thread of the model.
+struct Unpark(loom::thread::Thread, AtomicBool);
+
+impl Wake for Unpark {
+    fn wake(self: StdArc<Self>) {
+        self.1.store(true, Ordering::SeqCst);
+        self.0.unpark();
+    }
+}
+
+#[test]
+fn an_answer_wakes_whoever_waits_for_it() {
+    loom::model(|| {
+        let mailbox = Arc::new(Mailbox::default());
+        let sequencer = {
+            let mailbox = mailbox.clone();
+            loom::thread::spawn(move || {
+                mailbox.deliver(&mut vec![1]);
+                mailbox.deliver(&mut vec![2, 3]);
+            })
+        };
+        let unpark = StdArc::new(Unpark(loom::thread::current(), AtomicBool::new(false)));
+        let waker = Waker::from(unpark.clone());
+        let (mut seen, mut mail) = (Vec::new(), Vec::new());
+        while seen.len() < 3 {
+            match mailbox.poll_take(&mut Context::from_waker(&waker), &mut mail) {
+                Poll::Ready(()) => seen.append(&mut mail),
+                Poll::Pending => {
+                    while !unpark.1.swap(false, Ordering::SeqCst) {
+                        loom::thread::park();
+                    }
+                }
+            }
+        }
+        assert_eq!(seen, [1, 2, 3], "in the order of delivery");
+        sequencer.join().unwrap();
+    });
+}
