@@ -221,12 +221,16 @@ async fn compare(scope: &Scope<'_>, store: &Database, auditor: &Auditor) -> anyh
         };
         if finding.error != 0 || finding.money_error != 0 {
             let (units, money) = (finding.error, finding.money_error);
-            findings.mismatch(format!("campaign {}: {units} units and {money} minor units unaccounted for", finding.campaign));
+            findings.mismatch(format!(
+                "campaign {}: {units} units and {money} minor units unaccounted for",
+                finding.campaign
+            ));
         }
         let accounted = rows.claims + dead.claims + waiting.claims;
         if accounted != finding.claims {
             let (claims, id) = (finding.claims, &finding.campaign);
-            findings.mismatch(format!("campaign {id}: {claims} claims were acknowledged, {accounted} are accounted for"));
+            findings
+                .mismatch(format!("campaign {id}: {claims} claims were acknowledged, {accounted} are accounted for"));
         }
         findings.campaigns.push(finding);
     }
@@ -258,7 +262,8 @@ async fn sum_rows(store: &Database, auditor: &Auditor, findings: &mut Findings) 
                 Some((held, amount)) => {
                     let amount = amount.or(claim.amount);
                     if u64::from(held.quantity) != claim.quantity.0 || amount != claim.amount {
-                        findings.mismatch(format!("row {}: quantity or amount differs from the journal", claim.claim_id));
+                        findings
+                            .mismatch(format!("row {}: quantity or amount differs from the journal", claim.claim_id));
                     }
                     if !seen.insert(claim.claim_id) {
                         findings.mismatch(format!("row {} is there twice", claim.claim_id));

@@ -11,8 +11,8 @@ mod signals;
 
 use std::io::IsTerminal;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -63,15 +63,8 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
 
     let memory_max = memory::budget();
     let (live, report) = replay(disk, identity, cursor, memory_max)?;
-    let published = Arc::new(Published {
-        views: Views::default(),
-        pending: live.pending,
-        fenced: AtomicBool::new(false),
-        disk_full: AtomicBool::new(false),
-        metrics: Arc::new(Metrics::default()),
-    });
-    let settings =
-        Settings { durability: config.buffer.durability, max_entries: config.buffer.max_entries as u64 };
+    let published = Arc::new(Published::new(live.pending));
+    let settings = Settings { durability: config.buffer.durability, max_entries: config.buffer.max_entries as u64 };
     let sequencer = Sequencer::new(live.book, live.journal.writer, published.clone(), settings);
     let key = HashKey(identity.hash_key);
     let janitor = JanitorThread::spawn(live.journal.janitor, published.clone(), key, memory_max)?;
@@ -212,7 +205,9 @@ fn replay(
         bar.set_length(total);
         bar.set_position(done);
     };
-    let start_of = Start { options: Options::default(), memory_max, cursor, progress: &mut progress };
+    let segment_bytes = crate::plant::segment_bytes(crate::limits::SEGMENT_BYTES);
+    let options = Options { segment_bytes, ..Options::default() };
+    let start_of = Start { options, memory_max, cursor, progress: &mut progress };
     let live = recover::recover(disk, identity, start_of)?;
     bar.finish_and_clear();
     let report = live.journal.report;
@@ -223,7 +218,10 @@ fn replay(
         "the journal is recovered"
     );
     if report.torn_bytes > 0 {
-        tracing::warn!(bytes = report.torn_bytes, "a write that had not been acknowledged was interrupted; it is cut off");
+        tracing::warn!(
+            bytes = report.torn_bytes,
+            "a write that had not been acknowledged was interrupted; it is cut off"
+        );
     }
     if let Some(lost) = report.memory_lost {
         let last = report.last_seq;

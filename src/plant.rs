@@ -46,6 +46,12 @@ mod switches {
         PLANTED.get() == Some(bug)
     }
 
+    /// Bytes of a new journal segment: those of `FOREBAY_SEGMENT_BYTES`, so that a test of the whole program sees segments
+    /// fill up, or else the `usual` ones.
+    pub fn segment_bytes(usual: u64) -> u64 {
+        std::env::var("FOREBAY_SEGMENT_BYTES").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(usual)
+    }
+
     /// Ends the process by SIGKILL where `FOREBAY_CRASH_AT` is `name` (the first time) or `name:N` (the N-th time).
     pub fn crash_point(name: &'static str) {
         static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
@@ -67,7 +73,7 @@ mod switches {
 }
 
 #[cfg(feature = "testing")]
-pub use switches::{crash_point, on, set};
+pub use switches::{crash_point, on, segment_bytes, set};
 
 /// Whether `bug` is planted: never, in this build.
 #[cfg(not(feature = "testing"))]
@@ -80,3 +86,10 @@ pub const fn on(_bug: Bug) -> bool {
 #[cfg(not(feature = "testing"))]
 #[inline(always)]
 pub const fn crash_point(_name: &'static str) {}
+
+/// Bytes of a new journal segment: the `usual` ones, in this build.
+#[cfg(not(feature = "testing"))]
+#[inline(always)]
+pub const fn segment_bytes(usual: u64) -> u64 {
+    usual
+}

@@ -38,7 +38,8 @@ const MAC_TEXT: usize = 43;
 /// What the MAC begins with: another use of a key could never be mistaken for a receipt.
 const DOMAIN: &[u8; 8] = b"fb-rcpt1";
 
-/// The longest message: domain, two texts with their lengths, claim id, quantity, amount, currency, seq, time, durability.
+/// The longest message: domain, two texts with their lengths, claim id, quantity, amount, currency, seq, time and
+/// durability.
 const MESSAGE_MAX: usize = 8 + 2 * 65 + 16 + 8 + 9 + 4 + 8 + 8 + 1;
 
 /// What a receipt vouches for.
@@ -228,7 +229,7 @@ pub enum KeyError {
         what: &'static str,
     },
     /// Not a key file.
-    #[error("{}: {what}; restore it from a backup: receipts that it signed can't be checked without it", path.display())]
+    #[error("{}: {what}; restore it from a backup: its receipts can't be checked without it", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,

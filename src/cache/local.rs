@@ -1,4 +1,5 @@
-//! The cache in this process: claims by id, and buyers' first pages, for a few seconds, each read once however many wait.
+//! The cache in this process: claims by id, and buyers' first pages, for a few seconds; each is read once, however many
+//! wait for it.
 //!
 //! The race it must not lose: a read that began before a commit and ends after it would put "no such claim" into the
 //! cache just after the entry has left the buffer, and a buyer would be told that a claim never was. Removing keys
@@ -8,8 +9,8 @@
 //! 1. the drain commits, 2. [`LocalCache::on_persisted`] notes how far the database is now and stamps the keys, 3. the
 //!    entries leave the buffer.
 //!
-//! Whoever misses an entry in the buffer comes after 3, and so sees the stamp; a value whose read began before 2 is older
-//! than the stamp, is not used, and the database is read again. Stamps live in tables of fixed size, so that two keys
+//! Whoever misses an entry in the buffer comes after 3, and so sees the stamp; a value whose read began before 2 is
+//! older than the stamp, is not used, and the database is read again. Stamps live in tables of fixed size, so that two keys
 //! may share one: that costs a read, never a wrong answer. What no commit of this process touches (an operator's SQL)
 //! is seen within the lifetime.
 

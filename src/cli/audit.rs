@@ -16,9 +16,10 @@ use crate::store::sqlite::Mode;
 /// It could not be done.
 pub fn run(file: Option<&Path>, args: &AuditArgs) -> anyhow::Result<u8> {
     let config = super::load(file, &args.data.overrides())?;
-    let campaign = args.campaign.as_deref().map(|id| {
-        CampaignId::parse(id).map_err(|e| anyhow::anyhow!("--campaign: {id:?} given; expected {e}"))
-    });
+    let campaign = args
+        .campaign
+        .as_deref()
+        .map(|id| CampaignId::parse(id).map_err(|e| anyhow::anyhow!("--campaign: {id:?} given; expected {e}")));
     let campaign = campaign.transpose()?;
     let receipts = args.receipts.as_deref().map(|p| if p == Path::new("-") { Path::new("/dev/stdin") } else { p });
     let scope = Scope { data_dir: &config.buffer.data_dir, campaign, receipts };

@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::{Config, ConfigError, Overrides};
 use crate::store::Database;
 use crate::store::sqlite::Mode;
-use crate::config::{Config, ConfigError, Overrides};
 
 /// Done.
 pub const EXIT_OK: u8 = 0;

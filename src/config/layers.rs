@@ -24,8 +24,9 @@ const ENV_PREFIX: &str = "FOREBAY_";
 /// The log filter (`forebay=debug`): not a setting, because logging begins before settings are read.
 pub const LOG_VARIABLE: &str = "FOREBAY_LOG";
 
-/// Where a crash test ends the process; known to test builds only, so that a production binary refuses it.
-const CRASH_VARIABLE: &str = "FOREBAY_CRASH_AT";
+/// Where a crash test ends the process, and how small its segments are; known to test builds only, so that a production
+/// binary refuses them.
+const TEST_VARIABLES: [&str; 2] = ["FOREBAY_CRASH_AT", "FOREBAY_SEGMENT_BYTES"];
 
 /// Settings by key path, such as `ingest.listen`.
 pub(super) type Settings = BTreeMap<String, Value>;
@@ -192,7 +193,7 @@ fn env_layer(env: impl IntoIterator<Item = (OsString, OsString)>, problems: &mut
 /// into every container beside a service called `forebay` (`FOREBAY_SERVICE_HOST`, `FOREBAY_PORT_8080_TCP_ADDR`, …).
 fn is_not_ours(name: &str) -> bool {
     name == LOG_VARIABLE
-        || (cfg!(feature = "testing") && name == CRASH_VARIABLE)
+        || (cfg!(feature = "testing") && TEST_VARIABLES.contains(&name))
         || name == "FOREBAY_SERVICE_HOST"
         || name == "FOREBAY_SERVICE_PORT"
         || name.starts_with("FOREBAY_SERVICE_PORT_")

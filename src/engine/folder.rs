@@ -49,7 +49,9 @@ fn check_ours(data_dir: &Path) -> anyhow::Result<()> {
     };
     if !names.is_empty() && !names.iter().any(ours) {
         let other = names[0].to_string_lossy();
-        anyhow::bail!("buffer.data_dir: {shown} holds {other:?} and nothing of Forebay's; expected an empty folder or ours");
+        anyhow::bail!(
+            "buffer.data_dir: {shown} holds {other:?} and nothing of Forebay's; expected an empty folder or ours"
+        );
     }
     Ok(())
 }

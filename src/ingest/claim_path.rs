@@ -14,9 +14,7 @@ use super::reply::{self, ClaimDocument, Problem, Reply};
 use super::request::{self, ClaimBody};
 use super::{App, Door};
 use crate::limits;
-use crate::queue::{
-    Answer, CampaignView, ClaimCommand, ClaimOutcome, Command, Outcome, Refusal, Replay, SubmitError,
-};
+use crate::queue::{Answer, CampaignView, ClaimCommand, ClaimOutcome, Command, Outcome, Refusal, Replay, SubmitError};
 use crate::sale::{
     CampaignId, CampaignKind, CampaignState, Claim, ClaimId, ClaimStatus, Seq, Timestamp, Units, UserHash,
 };

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hyper::HeaderMap;
+use hyper::{HeaderMap, header};
 use siphasher::sip::SipHasher13;
 
 use super::App;
@@ -113,26 +113,26 @@ pub async fn claim(
     let wait = wait.map_or(Ok(0), |w| whole("wait", &w, 0, limits::WAIT_MAX_SECS))?;
     let id = ClaimId::parse(id).ok_or(Problem::UnknownClaim)?;
     let mut seen = look(app, id).await?;
-    let settled = |seen: &Seen| !seen.may_change_soon() || differs(headers, seen);
+    let is_news = |seen: &Seen| match headers.contains_key(header::IF_NONE_MATCH) {
+        true => !has_etag(headers, &seen.etag()),
+        false => !seen.may_change_soon(),
+    };
     if wait > 0
-        && !settled(&seen)
+        && !is_news(&seen)
         && let Some(_place) = Place::take(&app.waiters)
     {
         let mut limit = pin!(tokio::time::sleep(Duration::from_secs(wait)));
-        while !settled(&seen) && !waits.is_over() {
+        while !is_news(&seen) && !waits.is_over() {
             tokio::select! {
                 biased;
                 () = change_of(app, waits, &seen) => {}
                 () = &mut limit => break,
             }
-            // A claim that was seen does not vanish for a reader that waits, even where its row was refused.
-            seen = look(app, id).await.or_else(|problem| match problem {
-                Problem::UnknownClaim => Ok(seen),
-                other => Err(other),
-            })?;
-            if matches!(&seen, Seen::Held { claim, status: ClaimStatus::Accepted, .. } if claim.seq <= app.buffer.retired())
-            {
-                break;
+            match look(app, id).await {
+                Ok(now) => seen = now,
+                // A claim that was seen does not vanish for a reader that waits, even where its row was refused.
+                Err(Problem::UnknownClaim) => break,
+                Err(other) => return Err(other),
             }
         }
     }
@@ -140,17 +140,17 @@ pub async fn claim(
     Ok(if has_etag(headers, &etag) { reply::not_modified(&etag) } else { seen.reply(app) })
 }
 
-/// Whether the caller named a state that is over.
-fn differs(headers: &HeaderMap, seen: &Seen) -> bool {
-    headers.contains_key(hyper::header::IF_NONE_MATCH) && !has_etag(headers, &seen.etag())
-}
-
 /// Waits until it is worth looking again.
 async fn change_of(app: &App, waits: &Rc<Waits>, seen: &Seen) {
     match seen {
-        Seen::Held { claim, .. } => waits.until_retired(claim.seq).await,
+        Seen::Held { claim, status: ClaimStatus::Accepted, .. } => waits.until_retired(claim.seq).await,
+        // Nothing changes a row in this version; the caller gets its quiet until the end of its wait.
+        Seen::Held { .. } => waits.until_over().await,
         Seen::Unsettled { id, state, .. } => {
             let now = Some(*state);
+            if *state == Unsettled::Rejected {
+                return waits.until_over().await;
+            }
             while !waits.is_over() && app.buffer.unsettled(*id).map(|(_, state)| state) == now {
                 tokio::time::sleep(Duration::from_millis(limits::UNKNOWN_POLL_MILLIS)).await;
             }

@@ -186,9 +186,10 @@ impl Problem {
             }
             Self::RateLimited(refused) => {
                 headers.insert(header::RETRY_AFTER, refused.retry_after_seconds().into());
-                for (name, value) in
-                    [(RATE_LIMIT, refused.rate_limit().to_string()), (RATE_LIMIT_POLICY, refused.rate_limit_policy().to_string())]
-                {
+                for (name, value) in [
+                    (RATE_LIMIT, refused.rate_limit().to_string()),
+                    (RATE_LIMIT_POLICY, refused.rate_limit_policy().to_string()),
+                ] {
                     headers.extend(HeaderValue::try_from(value).ok().map(|value| (name, value)));
                 }
             }

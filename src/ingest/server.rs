@@ -249,23 +249,22 @@ impl Thread {
     }
 
     async fn finish(&self, grace: Duration) {
-        /// How often it is looked whether all is done.
-        const LOOK: Duration = Duration::from_millis(10);
         self.waits.end();
-        let empty = async {
-            while self.connections.open() > 0 {
-                tokio::time::sleep(LOOK).await;
-            }
-        };
-        let mut empty = pin!(empty);
-        if tokio::time::timeout(grace, &mut empty).await.is_err() {
-            tracing::warn!(
-                connections = self.connections.open(),
-                "the grace is over; open requests lose their answers"
-            );
+        if tokio::time::timeout(grace, self.until_empty()).await.is_ok() {
+            return;
         }
+        tracing::warn!(connections = self.connections.open(), "the grace is over; open requests lose their answers");
         self.connections.end_all();
-        let _ = tokio::time::timeout(Duration::from_secs(1), empty).await;
+        // Their tasks end when they are next polled, which is at once.
+        let _ = tokio::time::timeout(Duration::from_secs(1), self.until_empty()).await;
+    }
+
+    async fn until_empty(&self) {
+        /// How often it is looked.
+        const LOOK: Duration = Duration::from_millis(10);
+        while self.connections.open() > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 }
 

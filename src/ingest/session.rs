@@ -121,7 +121,9 @@ where
 fn http1() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // One write a reply: head and body are copied together, which for a few hundred bytes is cheaper than writev.
-    builder.max_buf_size(limits::HEAD_MAX).half_close(false).pipeline_flush(true).writev(false);
+    // `pipeline_flush` stays off: it holds an answer back while the next request is incomplete, for ever if its client waits
+    // for the answer first, and it loses hyper's own refusals.
+    builder.max_buf_size(limits::HEAD_MAX).half_close(false).writev(false);
     builder
 }
 
@@ -198,5 +200,59 @@ fn check_message(meter: &Meter, head: &Parts, body: &Incoming) -> Result<(), Pro
         (_, Some(_)) => Err(Problem::invalid("Host", "given twice; expected once")),
         (None, None) if head.version == Version::HTTP_11 => Err(Problem::invalid("Host", "missing; expected once")),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What comes back within a moment of `sent`, from a server that says "hi" to every request.
+    async fn answers(sent: &[u8]) -> String {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let hi = service_fn(async |_| Ok::<_, Infallible>(Response::new(Full::new(Bytes::from_static(b"hi")))));
+        let serving = http1().serve_connection(TokioIo::new(theirs), hi);
+        let (mut read, mut write) = tokio::io::split(ours);
+        let mut text = Vec::new();
+        let talk = async {
+            write.write_all(sent).await.unwrap();
+            // The writing half stays open: the client waits for its answer.
+            let mut piece = [0; 4096];
+            while let Ok(Ok(n @ 1..)) = tokio::time::timeout(Duration::from_millis(100), read.read(&mut piece)).await {
+                text.extend_from_slice(&piece[..n]);
+            }
+        };
+        tokio::select! {
+            () = talk => {}
+            _ = serving => {}
+        }
+        let mut piece = [0; 4096];
+        while let Ok(Ok(n @ 1..)) = tokio::time::timeout(Duration::from_millis(100), read.read(&mut piece)).await {
+            text.extend_from_slice(&piece[..n]);
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_answer_does_not_wait_for_the_rest_of_the_next_request() {
+        let text = answers(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTT").await;
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n") && text.ends_with("hi"), "{text}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn hyper_answers_heads_that_it_cannot_read() {
+        let long = format!("GET / HTTP/1.1\r\nHost: x\r\nA: {}\r\n\r\n", "x".repeat(limits::HEAD_MAX));
+        let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "A: x\r\n".repeat(101));
+        for (sent, status) in
+            [("nonsense\r\n\r\n", "400"), ("GET / HTTP/1.1\r\nHo st: x\r\n\r\n", "400"), (&long, "431"), (&many, "431")]
+        {
+            let text = answers(sent.as_bytes()).await;
+            assert_eq!(text.get(..12), Some(format!("HTTP/1.1 {status}").as_str()), "{sent:.40}");
+            // Just what is recognised and replaced on the way out.
+            assert!(text.ends_with("\r\n\r\n"), "{text}");
+        }
     }
 }

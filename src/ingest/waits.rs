@@ -53,6 +53,11 @@ impl Waits {
         self.over.get()
     }
 
+    /// Waits until waiting is over.
+    pub fn until_over(self: &Rc<Self>) -> UntilRetired {
+        self.until_retired(Seq(u64::MAX))
+    }
+
     /// Waits until `seq` is in the database, or waiting is over.
     pub fn until_retired(self: &Rc<Self>, seq: Seq) -> UntilRetired {
         let ticket = self.next.get();

@@ -11,6 +11,7 @@ use std::hash::Hasher;
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use super::command::{AdminAction, AdminCommand, AdminDone, AdminRefusal, ClaimCommand, Refusal, Replay};
+use super::index::ColdPages;
 use super::keys::Keys;
 use super::winners::{Held, Winners};
 use crate::limits;
@@ -102,6 +103,11 @@ impl Campaign {
     /// Claims held.
     pub fn winners(&self) -> &Winners {
         &self.winners
+    }
+
+    /// The pages of its tables that are still to be written for the first time.
+    pub(super) fn cold_pages(&self) -> impl Iterator<Item = ColdPages> {
+        self.winners.cold_pages().into_iter().chain(self.keys.cold_pages())
     }
 
     fn refusal(&self, now: Timestamp) -> Option<Refusal> {

@@ -4,21 +4,22 @@
 //! the sequencer tells those the truth. Sixteen bits a unit of stock, four of them set within one word a holder
 //! (a blocked Bloom filter: one cache line a look-up).
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::index::{ColdPages, zeroed};
 use crate::sale::{Units, UserHash};
 
 /// The filter of one campaign.
 #[derive(Debug)]
 pub struct HolderFilter {
-    words: Box<[AtomicU64]>,
+    words: Arc<Vec<AtomicU64>>,
 }
 
 impl HolderFilter {
     /// A filter for `holders` holders.
     pub fn new(holders: Units) -> Self {
-        let words = (holders.0 / 4 + 1) as usize;
-        Self { words: (0..words).map(|_| AtomicU64::new(0)).collect() }
+        Self { words: Arc::new(zeroed((holders.0 / 4 + 1) as usize)) }
     }
 
     /// Remembers a holder.
@@ -31,6 +32,11 @@ impl HolderFilter {
     pub fn may_hold(&self, user: UserHash) -> bool {
         let (at, mask) = self.place(user);
         self.words[at].load(Ordering::Acquire) & mask == mask
+    }
+
+    /// Its pages.
+    pub fn cold_pages(&self) -> ColdPages {
+        ColdPages::LongWords(self.words.clone())
     }
 
     fn place(&self, user: UserHash) -> (usize, u64) {

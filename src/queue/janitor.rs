@@ -4,12 +4,13 @@
 //! stands still for it, and the preparing of segments doesn't either.
 
 use std::io;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use super::book::HashKey;
+use super::index::ColdPages;
 use super::journal::disk::Disk;
 use super::journal::{Janitor, JournalError, SnapshotInfo, SnapshotJob, Step};
 use super::recover::Follower;
@@ -81,6 +82,8 @@ impl<D: Disk> Rounds<D> {
     }
 
     fn round(&mut self) -> Result<Duration, JournalError> {
+        let cold = std::mem::take(&mut *self.published.cold.lock().unwrap_or_else(PoisonError::into_inner));
+        cold.iter().for_each(ColdPages::warm);
         if let Some(snapshot) = self.snapshot.take_if(|s| s.is_finished()) {
             self.janitor.snapshot_done(snapshot.join().ok().flatten())?;
         }

@@ -12,6 +12,7 @@ pub mod filter;
 pub mod front;
 pub mod handoff;
 mod image;
+pub mod index;
 pub mod janitor;
 pub mod journal;
 pub mod keys;

@@ -4,12 +4,13 @@
 //! would reveal one. After one failed write or sync nothing is acknowledged any more (fail stop): what was in that batch
 //! is unknown, because its bytes may survive; all that comes later is not durable.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::book::{AdminVerdict, Book, Verdict};
 use super::codec::{self, FrameContext};
 use super::command::{AdminCommand, AdminRefusal, Command, Outcome, Refusal};
+use super::index::ColdPages;
 use super::journal::disk::Disk;
 use super::journal::{FrameBuffer, FrameMeta, JournalError, Room, Writer};
 use super::pending::{Pending, StockNow};
@@ -48,10 +49,26 @@ pub struct Published {
     pub pending: Pending,
     /// Whether durability can't be given any more.
     pub fenced: AtomicBool,
+    /// Tables made in mid-sale, whose pages the janitor has the system give before the claims come.
+    pub cold: Mutex<Vec<ColdPages>>,
     /// The journal's disk has no room but the reserve.
     pub disk_full: AtomicBool,
     /// Numbers.
     pub metrics: Arc<Metrics>,
+}
+
+impl Published {
+    /// Nothing published yet but the entries that recovery found waiting.
+    pub fn new(pending: Pending) -> Self {
+        Self {
+            views: Views::default(),
+            pending,
+            fenced: AtomicBool::new(false),
+            cold: Mutex::default(),
+            disk_full: AtomicBool::new(false),
+            metrics: Arc::default(),
+        }
+    }
 }
 
 /// How the sequencer is set up.
@@ -79,6 +96,7 @@ pub struct Sequencer<D: Disk> {
     answers: Vec<(Ticket, Outcome)>,
     holders: Vec<(CampaignNo, UserHash)>,
     touched: Vec<CampaignNo>,
+    changed: Vec<CampaignNo>,
     entered: u32,
     failed: bool,
     marked: bool,
@@ -99,6 +117,7 @@ impl<D: Disk> Sequencer<D> {
             answers: Vec::with_capacity(limits::SEQUENCER_BATCH_MAX),
             holders: Vec::with_capacity(limits::SEQUENCER_BATCH_MAX),
             touched: Vec::new(),
+            changed: Vec::new(),
             entered: 0,
             failed: false,
             marked: true,
@@ -152,6 +171,7 @@ impl<D: Disk> Sequencer<D> {
         self.frame.clear();
         self.holders.clear();
         self.touched.clear();
+        self.changed.clear();
         self.entered = 0;
     }
 
@@ -211,6 +231,7 @@ impl<D: Disk> Sequencer<D> {
                 self.book.apply(&Entry { seq: self.book.next_seq(), at: now, event });
                 self.entered += 1;
                 self.touch_campaign(no);
+                self.changed.push(no);
                 Ok(done)
             }
         };
@@ -273,6 +294,18 @@ impl<D: Disk> Sequencer<D> {
             if let (Some(view), Some(campaign)) = (views.number(no), book.campaign(no)) {
                 view.update(campaign);
             }
+        }
+        if !self.changed.is_empty() {
+            self.hand_over_cold_pages();
+        }
+    }
+
+    fn hand_over_cold_pages(&self) {
+        let views = self.published.views.load();
+        let mut cold = self.published.cold.lock().unwrap_or_else(PoisonError::into_inner);
+        for &no in &self.changed {
+            cold.extend(self.book.campaign(no).into_iter().flat_map(super::book::Campaign::cold_pages));
+            cold.extend(views.number(no).and_then(|view| view.cold_pages()));
         }
     }
 

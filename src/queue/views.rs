@@ -11,6 +11,7 @@ use arc_swap::ArcSwap;
 
 use super::book::{Book, Campaign};
 use super::filter::HolderFilter;
+use super::index::ColdPages;
 use crate::sale::campaign::AdminState;
 use crate::sale::{
     CampaignId, CampaignKind, CampaignNo, CampaignSpec, CampaignState, Currency, Money, Timestamp, Units, UserHash,
@@ -128,6 +129,11 @@ impl CampaignView {
         if let Some((_, filter)) = self.filters.load().last() {
             filter.insert(user);
         }
+    }
+
+    /// The pages of the filter made last.
+    pub(super) fn cold_pages(&self) -> Option<ColdPages> {
+        self.filters.load().last().map(|(_, filter)| filter.cold_pages())
     }
 
     /// Whether `user` may hold a claim here; `false` is certain.

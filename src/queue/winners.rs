@@ -1,16 +1,16 @@
-//! Who holds what in one campaign: a table of fixed size, made when the campaign is created.
+//! Who holds what in one campaign: records in the order of acceptance, and an index of fixed size over them, both made
+//! when the campaign is created.
 //!
-//! Open addressing with linear probing; a claim's home follows from its buyer's 40-bit address, which its id carries, so
-//! that one table serves look-ups by buyer and by claim id. All of a buyer's claims lie in one run.
+//! A claim's home in the index follows from its buyer's 40-bit address, which its id carries, so that one index serves
+//! look-ups by buyer and by claim id. A restock that needs more room adds a second table behind the first.
 //!
-//! No rehash, ever: the table is made for `stock` claims at creation and a restock adds a second table behind the
-//! first. Its pages are zeroed lazily by the system, so that an unsold campaign costs address space only.
-//!
-//! A slot is 32 bytes (a claim id, 64 more bits of the buyer's hash, what is held) and at most three quarters of the
-//! slots are used: 42.7 bytes a winner. Two buyers share 104 bits of keyed hash with a chance below 2^−70 in a campaign
-//! of 2^32 winners; a chance far below that of a flipped memory bit is taken for none.
+//! A record is 32 bytes (a claim id, 64 more bits of the buyer's hash, what is held) and the index takes 6.4 bytes more:
+//! 38.4 bytes a winner. Two buyers share 104 bits of keyed hash with a chance below 2^−40 in a campaign of 2^32 winners,
+//! and nobody without the key can look for such a pair.
 
 use crate::sale::{ClaimId, Money, Units, UserHash};
+
+use super::index::{ColdPages, Index};
 
 /// What one claim holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,11 +25,10 @@ pub struct Held {
     pub order: u32,
 }
 
-type Slot = [u64; 4];
+type Record = [u64; 4];
 
 const QUANTITY_BITS: u32 = 12;
 const _: () = assert!(crate::limits::PER_USER_LIMIT_MAX < 1 << QUANTITY_BITS);
-const LIVE: u64 = 1 << 24;
 
 /// The table.
 #[derive(Debug, Default)]
@@ -41,9 +40,9 @@ pub struct Winners {
 
 #[derive(Debug)]
 struct Table {
-    slots: Vec<Slot>,
+    index: Index,
+    records: Vec<Record>,
     amounts: Vec<i64>,
-    len: u64,
     max: u64,
 }
 
@@ -57,14 +56,18 @@ impl Winners {
 
     /// The bytes that a table for `claims` claims takes when it is full.
     pub fn bytes_for(claims: Units, amounts: bool) -> u64 {
-        slots_for(claims.0) * (size_of::<Slot>() as u64 + if amounts { 8 } else { 0 })
+        Index::bytes_for(claims.0) + claims.0 * (size_of::<Record>() as u64 + if amounts { 8 } else { 0 })
     }
 
     /// Room for `claims` more, in a table of its own.
     pub fn grow(&mut self, claims: Units) {
-        let slots = slots_for(claims.0) as usize;
-        let amounts = if self.amounts { vec![0; slots] } else { Vec::new() };
-        self.tables.push(Table { slots: vec![[0; 4]; slots], amounts, len: 0, max: claims.0 });
+        let room = claims.0 as usize;
+        self.tables.push(Table {
+            index: Index::new(claims.0),
+            records: Vec::with_capacity(room),
+            amounts: if self.amounts { Vec::with_capacity(room) } else { Vec::new() },
+            max: claims.0,
+        });
     }
 
     /// Claims held.
@@ -77,22 +80,21 @@ impl Winners {
         self.len == 0
     }
 
-    /// A buyer's claims, in no particular order.
+    /// A buyer's claims, oldest first.
     pub fn of(&self, user: UserHash) -> impl Iterator<Item = Held> + '_ {
+        let (address, fingerprint) = (user.address(), user.fingerprint());
         self.tables.iter().flat_map(move |table| {
-            table
-                .run(user.address())
-                .map(|at| &table.slots[at])
-                .filter(move |slot| slot[2] == user.fingerprint() && ClaimId(id_of(slot)).address() == user.address())
-                .map(held)
+            let records = table.index.candidates(hash(address)).map(|place| &table.records[place]);
+            records.filter(move |r| r[2] == fingerprint && id_of(r).address() == address).map(held)
         })
     }
 
     /// A claim by its id, with its amount where amounts are remembered.
     pub fn find(&self, id: ClaimId) -> Option<(Held, Option<Money>)> {
         self.tables.iter().find_map(|table| {
-            let at = table.run(id.address()).find(|&at| id_of(&table.slots[at]) == id.0)?;
-            Some((held(&table.slots[at]), table.amounts.get(at).map(|&a| Money(a))))
+            let mut places = table.index.candidates(hash(id.address()));
+            let place = places.find(|&place| id_of(&table.records[place]) == id)?;
+            Some((held(&table.records[place]), table.amounts.get(place).map(|&a| Money(a))))
         })
     }
 
@@ -101,75 +103,57 @@ impl Winners {
     /// # Panics
     /// Where the table is full: the stock bounds the claims, so this is a bug.
     pub fn insert(&mut self, user: UserHash, claim: &Held, amount: Option<Money>) {
-        let table = self.tables.iter_mut().find(|t| t.len < t.max).expect("more claims than stock");
-        let at = table.free(user.address());
-        let (high, low) = claim.claim_id.0.split_at(8);
-        let word = |b: &[u8]| u64::from_le_bytes(std::array::from_fn(|i| b[i]));
-        let meta =
-            u64::from(claim.order) << 32 | LIVE | u64::from(claim.hold) << QUANTITY_BITS | u64::from(claim.quantity);
-        table.slots[at] = [word(high), word(low), user.fingerprint(), meta];
-        if let Some(place) = table.amounts.get_mut(at) {
-            *place = amount.map_or(0, |a| a.0);
+        let room = self.tables.iter_mut().find(|t| (t.records.len() as u64) < t.max);
+        let table = room.expect("more claims than stock");
+        let half = |from: usize| u64::from_le_bytes(std::array::from_fn(|i| claim.claim_id.0[from + i]));
+        let meta = u64::from(claim.order) << 32 | u64::from(claim.hold) << QUANTITY_BITS | u64::from(claim.quantity);
+        table.index.insert(hash(user.address()), table.records.len());
+        table.records.push([half(0), half(8), user.fingerprint(), meta]);
+        if self.amounts {
+            table.amounts.push(amount.map_or(0, |a| a.0));
         }
-        table.len += 1;
         self.len += 1;
     }
 
-    /// Reads the home slot of a buyer without using it. Called for a whole batch first: the reads of independent slots
+    /// Reads a buyer's home slot without using it. Called for a whole batch first: the reads of independent slots
     /// overlap in the processor, so that a batch waits for memory once and not once a claim.
     pub fn touch(&self, user: UserHash) -> u64 {
-        self.tables.iter().map(|t| t.slots[t.home(user.address())][3]).fold(0, u64::wrapping_add)
+        let words = self.tables.iter().map(|t| t.index.touch(hash(user.address())));
+        words.map(u64::from).fold(0, u64::wrapping_add)
     }
 
-    /// Every claim, for a snapshot: its fingerprint, what it holds and its amount.
+    /// Every claim in the order of acceptance, for a snapshot: its fingerprint, what it holds and its amount.
     pub fn iter(&self) -> impl Iterator<Item = (u64, Held, Option<Money>)> + '_ {
         self.tables.iter().flat_map(|table| {
-            table
-                .slots
-                .iter()
-                .enumerate()
-                .filter(|(_, slot)| slot[3] != 0)
-                .map(|(at, slot)| (slot[2], held(slot), table.amounts.get(at).map(|&a| Money(a))))
+            let records = table.records.iter().enumerate();
+            records.map(|(place, r)| (r[2], held(r), table.amounts.get(place).map(|&a| Money(a))))
         })
     }
-}
 
-impl Table {
-    fn home(&self, address: u64) -> usize {
-        // Lemire's range reduction: the 40-bit address scaled to the number of slots, without a division.
-        ((u128::from(address) * self.slots.len() as u128) >> 40) as usize
-    }
-
-    /// The used slots from `address`'s home up to the next free one.
-    fn run(&self, address: u64) -> impl Iterator<Item = usize> + '_ {
-        let home = self.home(address);
-        (home..self.slots.len()).chain(0..home).take_while(|&at| self.slots[at][3] != 0)
-    }
-
-    fn free(&self, address: u64) -> usize {
-        let home = self.home(address);
-        let mut places = (home..self.slots.len()).chain(0..home);
-        places.find(|&at| self.slots[at][3] == 0).expect("a quarter of the slots is always free")
+    /// The index's pages, of the table added last.
+    pub fn cold_pages(&self) -> Option<ColdPages> {
+        self.tables.last().map(|table| table.index.cold_pages())
     }
 }
 
-fn slots_for(claims: u64) -> u64 {
-    claims + claims / 3 + 2
+/// The 40-bit address as the high bits of a hash.
+fn hash(address: u64) -> u64 {
+    address << 24
 }
 
-fn id_of(slot: &Slot) -> [u8; 16] {
+fn id_of(record: &Record) -> ClaimId {
     let mut id = [0; 16];
-    id[..8].copy_from_slice(&slot[0].to_le_bytes());
-    id[8..].copy_from_slice(&slot[1].to_le_bytes());
-    id
+    id[..8].copy_from_slice(&record[0].to_le_bytes());
+    id[8..].copy_from_slice(&record[1].to_le_bytes());
+    ClaimId(id)
 }
 
-fn held(slot: &Slot) -> Held {
+fn held(record: &Record) -> Held {
     let mask = (1 << QUANTITY_BITS) - 1;
     Held {
-        claim_id: ClaimId(id_of(slot)),
-        quantity: (slot[3] & mask) as u32,
-        hold: ((slot[3] >> QUANTITY_BITS) & mask) as u32,
-        order: (slot[3] >> 32) as u32,
+        claim_id: id_of(record),
+        quantity: (record[3] & mask) as u32,
+        hold: ((record[3] >> QUANTITY_BITS) & mask) as u32,
+        order: (record[3] >> 32) as u32,
     }
 }

@@ -196,7 +196,8 @@ fn what_a_crash_left_of_a_new_key_is_not_a_key() {
 fn a_claim_as_a_client_received_it_can_be_checked() {
     let (_folder, ring) = ring();
     let body = json!({
-        "claim_id": fields().claim_id.to_string(), "campaign": "sample-sale", "user": "u1", "quantity": 1, "amount": 990,
+        "claim_id": fields().claim_id.to_string(), "campaign": "sample-sale", "user": "u1", "quantity": 1,
+        "amount": 990,
         "currency": "CNY", "status": "persisted", "version": 1, "seq": 17,
         "accepted_at": fields().accepted_at.to_string(), "durability": "disk", "receipt": "k1.…",
     });

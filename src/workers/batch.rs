@@ -63,8 +63,8 @@ fn campaign(
     CampaignRow { no, id, seq: entry.seq, at: entry.at, action, by: by.to_owned(), detail: detail.to_string() }
 }
 
-/// Rows that every sound database takes, for a trial that is rolled back: a campaign that nobody has, and a claim on it.
-/// When these are refused, too, no row is at fault.
+/// Rows that every sound database takes, for a trial that is rolled back: a campaign that nobody has, and a claim on
+/// it. When these are refused, too, no row is at fault.
 ///
 /// Number and positions are beyond what an engine ever gives out, so that they collide with nothing.
 pub fn canary() -> Vec<Row> {

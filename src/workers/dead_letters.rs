@@ -38,8 +38,8 @@ impl Search {
         }
     }
 
-    /// Takes the outcome of trying the first `len` remaining rows. Gives the place, among the remaining rows, of the row
-    /// that is convicted by it and is no longer one of them.
+    /// Takes the outcome of trying the first `len` remaining rows. Gives the place, among the remaining rows, of the
+    /// row that is convicted by it and is no longer one of them.
     pub fn answer(&mut self, len: usize, outcome: Result<(), String>) -> Option<usize> {
         assert!(len > self.good, "a question that was answered before");
         match outcome {

@@ -35,13 +35,7 @@ pub fn entry(seq: u64, campaign: u32) -> Entry {
 
 /// What a sequencer would have published, with nothing in it.
 pub fn published() -> Arc<Published> {
-    Arc::new(Published {
-        views: Default::default(),
-        pending: Pending::new(Seq(0)),
-        fenced: AtomicBool::new(false),
-        disk_full: AtomicBool::new(false),
-        metrics: Arc::new(Metrics::default()),
-    })
+    Arc::new(Published::new(Pending::new(Seq(0))))
 }
 
 /// Publishes claims of campaign 0 with the seqs `from..=to`.
@@ -162,15 +156,15 @@ impl Store for FakeStore {
     }
 
     async fn claim(&self, _: ClaimId) -> Result<Option<StoredClaim>, StoreError> {
-        unimplemented_here()
+        never_asked()
     }
 
     async fn claims_of(&self, _: &UserId, _: Option<Seq>, _: u32) -> Result<Vec<StoredClaim>, StoreError> {
-        unimplemented_here()
+        never_asked()
     }
 
     async fn scan(&self, _: Option<&CampaignId>, _: Seq, _: u32) -> Result<Vec<StoredClaim>, StoreError> {
-        unimplemented_here()
+        never_asked()
     }
 
     async fn totals(&self) -> Result<Vec<Totals>, StoreError> {
@@ -188,7 +182,7 @@ impl Store for FakeStore {
     }
 
     async fn dead_claims(&self, _: Seq, _: u32) -> Result<Vec<ClaimRow>, StoreError> {
-        unimplemented_here()
+        never_asked()
     }
 
     async fn dead_count(&self) -> Result<u64, StoreError> {
@@ -196,6 +190,6 @@ impl Store for FakeStore {
     }
 }
 
-fn unimplemented_here<T>() -> Result<T, StoreError> {
+fn never_asked<T>() -> Result<T, StoreError> {
     Err(StoreError::Outage("the workers don't read".into()))
 }

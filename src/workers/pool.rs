@@ -223,14 +223,14 @@ impl<S: Store> Runner<S> {
                 if self.outage.is_none() {
                     self.outage = Some(tick());
                     let waiting = self.published.pending.entries();
-                    tracing::warn!(%error, waiting, "the drain waits; claims are acknowledged until the buffer is full");
+                    tracing::warn!(%error, waiting, "the drain waits; claims are taken until the buffer is full");
                 }
                 self.sleep(wait).await;
             }
             Step::Fenced { error } => {
                 self.fenced.store(true, Ordering::SeqCst);
                 let waiting = self.published.pending.entries();
-                tracing::error!(%error, waiting, "the drain has stopped for good; claims are acknowledged until the buffer is full");
+                tracing::error!(%error, waiting, "the drain has ended; claims are taken until the buffer is full");
             }
         }
     }

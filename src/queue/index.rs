@@ -1,0 +1,120 @@
+//! A hash index of fixed size: from a hash to the places of an append-only table of records.
+//!
+//! Open addressing with linear probing, four bytes a slot: the place plus one in the low bits, the rest of the word a tag
+//! of the hash, so that most strangers are told apart without a look at their records. Never rehashed.
+//!
+//! The records lie in the order in which they came, so only the index is touched at random. Its pages are zeroed by the
+//! system when they are first written, which can take tens of microseconds each; [`ColdPages`] lets another thread do
+//! that before the sale reaches them, although the sequencer owns the index: slots are atomic, and adding nothing to one
+//! changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use zerocopy::FromZeros;
+
+/// The index.
+#[derive(Debug)]
+pub struct Index {
+    slots: Arc<Vec<AtomicU32>>,
+    place_bits: u32,
+}
+
+impl Index {
+    /// An index for `entries` places.
+    pub fn new(entries: u64) -> Self {
+        let place_bits = u64::BITS - entries.leading_zeros();
+        assert!(place_bits <= u32::BITS, "places are 32 bits");
+        Self { slots: Arc::new(zeroed(slots_for(entries) as usize)), place_bits }
+    }
+
+    /// The bytes of an index for `entries` places.
+    pub fn bytes_for(entries: u64) -> u64 {
+        slots_for(entries) * size_of::<AtomicU32>() as u64
+    }
+
+    /// Enters `place` under `hash`.
+    ///
+    /// # Panics
+    /// Where it is full, which the size rules out.
+    pub fn insert(&self, hash: u64, place: usize) {
+        let word = self.tag(hash) | (place as u32 + 1);
+        let free = self.run(hash).find(|&at| self.load(at) == 0).expect("three eighths of the slots are always free");
+        self.slots[free].store(word, Ordering::Relaxed);
+    }
+
+    /// Places that may be `hash`'s, in the order in which they came; every place that is its is among them.
+    pub fn candidates(&self, hash: u64) -> impl Iterator<Item = usize> + '_ {
+        let (tag, mask) = (self.tag(hash), self.place_mask());
+        let words = self.run(hash).map(|at| self.load(at)).take_while(|&word| word != 0);
+        words.filter(move |word| word & !mask == tag).map(move |word| (word & mask) as usize - 1)
+    }
+
+    /// The word at `hash`'s home: reading it ahead brings its cache line.
+    pub fn touch(&self, hash: u64) -> u32 {
+        self.load(self.home(hash))
+    }
+
+    /// Its pages.
+    pub fn cold_pages(&self) -> ColdPages {
+        ColdPages::Words(self.slots.clone())
+    }
+
+    fn load(&self, at: usize) -> u32 {
+        self.slots[at].load(Ordering::Relaxed)
+    }
+
+    /// Lemire's range reduction: the hash scaled to the number of slots, without a division.
+    fn home(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.slots.len() as u128) >> 64) as usize
+    }
+
+    fn run(&self, hash: u64) -> impl Iterator<Item = usize> + use<> {
+        let (home, len) = (self.home(hash), self.slots.len());
+        (home..len).chain(0..home)
+    }
+
+    fn place_mask(&self) -> u32 {
+        ((1u64 << self.place_bits) - 1) as u32
+    }
+
+    /// The high bits of the hash choose the slot; these lie below those that can.
+    fn tag(&self, hash: u64) -> u32 {
+        ((hash >> 24) as u32).checked_shl(self.place_bits).unwrap_or(0)
+    }
+}
+
+/// Five eighths of the slots are used at most: four slots are read where a stranger is looked for in a full index.
+fn slots_for(entries: u64) -> u64 {
+    entries + entries / 5 * 3 + 4
+}
+
+/// Zeroed memory whose pages the system gives when they are first written.
+pub fn zeroed<T: FromZeros>(len: usize) -> Vec<T> {
+    // Failing means that the address space is used up; campaigns are refused long before by their declared need.
+    T::new_vec_zeroed(len).unwrap_or_else(|_| panic!("no memory for {len} × {} bytes", size_of::<T>()))
+}
+
+/// Memory that has not been written yet.
+#[derive(Debug, Clone)]
+pub enum ColdPages {
+    /// An index's slots.
+    Words(Arc<Vec<AtomicU32>>),
+    /// A filter's.
+    LongWords(Arc<Vec<AtomicU64>>),
+}
+
+impl ColdPages {
+    /// Has the system give every page, without changing what is in it. For a thread that has time.
+    pub fn warm(&self) {
+        const PAGE: usize = 4_096;
+        match self {
+            Self::Words(words) => words.iter().step_by(PAGE / size_of::<AtomicU32>()).for_each(|word| {
+                word.fetch_or(0, Ordering::Relaxed);
+            }),
+            Self::LongWords(words) => words.iter().step_by(PAGE / size_of::<AtomicU64>()).for_each(|word| {
+                word.fetch_or(0, Ordering::Relaxed);
+            }),
+        }
+    }
+}
