@@ -104,9 +104,9 @@ pub const RETRY_MAX_MILLIS: u64 = 5_000;
 /// ones: what `workers.batch_max` may be at most.
 pub const POISON_LEASE_MAX: usize = 10_000;
 
-/// How nice the drain's thread is (0 to 19). At 10 it gets a tenth of a core that others want (weight 110 against
-/// 1,024) and all of one that nobody wants: it gives way to the burst and never stops.
-pub const DRAIN_NICE: i32 = 10;
+/// How nice the drain's thread is (0 to 19). At 19 it gets a seventieth of a core that one other thread wants (weight 15
+/// against 1,024) and all of one that nobody wants: it gives way to the burst and never stops.
+pub const DRAIN_NICE: i32 = 19;
 
 /// How often the drain looks for entries while there are none, in milliseconds. 200 looks a second cost a core less
 /// than 0.1 %; a signal from the sequencer would cost it a wake a batch, on the path of every acknowledgement.

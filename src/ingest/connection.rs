@@ -40,6 +40,8 @@ pub struct Meter {
     /// The tick since which the peer takes nothing; 0 where it does.
     stalled: Cell<u64>,
     lengths: Cell<u64>,
+    /// Whether bytes are HTTP/2's frames: then they need not be a request's.
+    framed: Cell<bool>,
 }
 
 const fn ticks(millis: u64) -> u64 {
@@ -56,6 +58,7 @@ impl Meter {
             active: Cell::new(0),
             stalled: Cell::new(0),
             lengths: Cell::new(0),
+            framed: Cell::new(false),
         }
     }
 
@@ -66,9 +69,16 @@ impl Meter {
 
     /// Bytes arrived.
     pub fn received(&self) {
-        if matches!(self.phase.get(), Phase::New | Phase::Idle) {
+        if !self.framed.get() && matches!(self.phase.get(), Phase::New | Phase::Idle) {
             self.enter(Phase::Head);
         }
+    }
+
+    /// The connection speaks HTTP/2. A ping, or a window's update, begins no request: from here on it is idle unless
+    /// requests are under way, and hyper asks by pings of its own whether the peer is still there.
+    pub fn speaks_frames(&self) {
+        self.framed.set(true);
+        self.enter(Phase::Idle);
     }
 
     /// The peer took something of what it is sent, or nothing.
@@ -310,6 +320,20 @@ mod tests {
             assert!(meter.is_overdue());
             drop(meter.begin());
             assert!(!meter.is_overdue(), "the next request has its own time");
+        });
+    }
+
+    #[test]
+    fn frames_that_are_no_requests_leave_a_connection_idle() {
+        local(async {
+            let pinged = |m: &Rc<Meter>| {
+                m.received();
+                m.speaks_frames();
+                m.received();
+                None
+            };
+            assert!(lives(74_000, false, pinged).await);
+            assert!(!lives(75_300, false, pinged).await);
         });
     }
 

@@ -1,7 +1,7 @@
 //! One connection: its version is sniffed, and each of its requests is checked and answered; every answer carries an
 //! `X-Request-Id`.
 //!
-//! What a request asks for is [`Routes`]' business, so that both listeners share everything below it.
+//! What a request asks for is `Routes`' business, so that both listeners share everything below it.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -102,13 +102,14 @@ where
     let meter = entered.meter.clone();
     let Ok((first, is_http2)) = wire::sniff(&mut stream, &meter).await else { return };
     let wire = Wire::new(stream, first, thread.door().clone(), meter.clone(), thread.scratch());
-    let session = Rc::new(Session { thread: thread.clone(), meter, peer });
+    let session = Rc::new(Session { thread: thread.clone(), meter: meter.clone(), peer });
     let service = service_fn(move |request| respond::<R>(session.clone(), request));
     if !is_http2 {
         // A stopping thread closes it: at rest by the sweep, under way by `Connection: close`.
         let _ = http1().serve_connection(wire, service).await;
         return;
     }
+    meter.speaks_frames();
     let mut connection = pin!(http2().serve_connection(wire, service));
     tokio::select! {
         biased;

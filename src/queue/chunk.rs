@@ -42,6 +42,11 @@ impl Chunk {
         self.starts.len() == CHUNK_ENTRIES
     }
 
+    /// The first entry's seq.
+    pub fn first_seq(&self) -> Seq {
+        self.first
+    }
+
     /// The last entry's seq; the one before the first where there is none.
     pub fn last_seq(&self) -> Seq {
         Seq(self.first.0 + self.starts.len() as u64 - 1)

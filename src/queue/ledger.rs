@@ -47,6 +47,32 @@ impl Balance {
     }
 }
 
+/// What a lease's claims come to, one sum a campaign and fate.
+#[derive(Debug, Default)]
+pub struct Sums(Vec<Sum>);
+
+#[derive(Debug)]
+struct Sum {
+    no: CampaignNo,
+    dead: bool,
+    units: u64,
+    money: i64,
+}
+
+impl Sums {
+    /// Adds a claim that became a row, or a dead letter.
+    pub fn add(&mut self, claim: &Claim, dead: bool) {
+        let (units, money) = (claim.quantity.0, claim.amount.map_or(0, |a| a.0));
+        match self.0.iter_mut().find(|sum| sum.no == claim.campaign && sum.dead == dead) {
+            Some(sum) => {
+                sum.units += units;
+                sum.money += money;
+            }
+            None => self.0.push(Sum { no: claim.campaign, dead, units, money }),
+        }
+    }
+}
+
 /// All campaigns' balances, by number.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -84,24 +110,27 @@ impl Ledger {
         balance.money_accepted += amount.0;
     }
 
-    /// A claim left the buffer for the database's sums, which are set whole.
-    pub fn forget(&mut self, claim: &Claim) {
-        let balance = self.entry(claim.campaign);
-        balance.accepted -= claim.quantity.0;
-        balance.money_accepted -= claim.amount.map_or(0, |a| a.0);
+    /// Claims left the buffer for the database's sums, which are set whole.
+    pub fn forget(&mut self, sums: &Sums) {
+        for sum in &sums.0 {
+            let balance = self.entry(sum.no);
+            balance.accepted -= sum.units;
+            balance.money_accepted -= sum.money;
+        }
     }
 
-    /// A claim left the buffer for a row, or for the dead letters.
-    pub fn retire(&mut self, claim: &Claim, dead: bool) {
-        self.forget(claim);
-        let (units, money) = (claim.quantity.0, claim.amount.map_or(0, |a| a.0));
-        let balance = self.entry(claim.campaign);
-        if dead {
-            balance.dead += units;
-            balance.money_dead += money;
-        } else {
-            balance.persisted += units;
-            balance.money_persisted += money;
+    /// Claims left the buffer for rows, or for the dead letters.
+    pub fn retire(&mut self, sums: &Sums) {
+        self.forget(sums);
+        for sum in &sums.0 {
+            let balance = self.entry(sum.no);
+            if sum.dead {
+                balance.dead += sum.units;
+                balance.money_dead += sum.money;
+            } else {
+                balance.persisted += sum.units;
+                balance.money_persisted += sum.money;
+            }
         }
     }
 

@@ -4,16 +4,20 @@
 //! retires them; reads find a claim here until then, so that a buyer always sees what it was told. Entries stay in their
 //! journal bytes, in chunks of at most [`limits::CHUNK_ENTRIES`]: about 55 bytes a plain claim and 12 of indexes.
 //!
+//! The sequencer needs the lock once a batch, and the drain runs at a low priority: whatever the drain does under the lock
+//! takes a fraction of a microsecond, or a claim would wait until the scheduler gives the drain its next turn. So it only
+//! clones and drops handles there; decoding, summing and freeing happen outside.
+//!
 //! The conservation ledger lives under the same lock, so that `stock = free + accepted + persisted + settled + dead` is
 //! read whole: a unit that moves from one place to the next is never seen in both, nor in neither.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::chunk::Chunk;
 use super::codec::FrameContext;
-use super::ledger::{Balance, Ledger};
+use super::ledger::{Balance, Ledger, Sums};
 use crate::sale::{CampaignNo, Claim, ClaimId, Entry, Event, Money, Seq, Units, UserHash, UserId};
 
 /// The oldest entries that are not in the database, for one transaction.
@@ -53,7 +57,10 @@ pub struct Pending {
 
 #[derive(Debug)]
 struct Inner {
-    chunks: VecDeque<Chunk>,
+    /// Full, or leased: they change no more.
+    sealed: VecDeque<Arc<Chunk>>,
+    /// Takes what comes.
+    open: Option<Chunk>,
     retired: Seq,
     last: Seq,
     ledger: Ledger,
@@ -64,7 +71,7 @@ struct Inner {
 impl Pending {
     /// Nothing waits; everything up to `retired` is in the database.
     pub fn new(retired: Seq) -> Self {
-        let inner = Inner { chunks: VecDeque::new(), retired, last: retired, ledger: Ledger::default(), begun: false };
+        let inner = Inner { sealed: VecDeque::new(), open: None, retired, last: retired, ledger: Ledger::default(), begun: false };
         Self {
             inner: Mutex::new(inner),
             entries: AtomicU64::new(0),
@@ -104,15 +111,12 @@ impl Pending {
 
     /// The front entries, at most `max` of them.
     pub fn lease(&self, max: usize) -> Option<Lease> {
-        let inner = self.lock();
+        let (after, chunks) = self.lock().front(max as u64);
         let mut entries = Vec::new();
-        for chunk in &inner.chunks {
-            chunk.read_after(inner.retired, max - entries.len(), &mut entries);
-            if entries.len() == max {
-                break;
-            }
+        for chunk in &chunks {
+            chunk.read_after(after, max - entries.len(), &mut entries);
         }
-        (!entries.is_empty()).then_some(Lease { after: inner.retired, entries })
+        (!entries.is_empty()).then_some(Lease { after, entries })
     }
 
     /// Tells that a lease is in the database, all but the entries at the places `dead`, which are in its dead letters.
@@ -120,41 +124,44 @@ impl Pending {
     /// # Panics
     /// Where the lease is not the front.
     pub fn retire(&self, lease: &Lease, dead: &[usize]) {
-        let mut inner = self.lock();
-        assert_eq!(lease.after, inner.retired, "leases are retired in order");
+        let mut sums = Sums::default();
         for (i, entry) in lease.entries.iter().enumerate() {
             if let Event::Claimed(claim) = &entry.event {
-                inner.ledger.retire(claim, dead.contains(&i));
+                sums.add(claim, dead.contains(&i));
             }
         }
-        inner.retire_to(lease.after.plus(lease.entries.len() as u64));
+        let mut inner = self.lock();
+        assert_eq!(lease.after, inner.retired, "leases are retired in order");
+        inner.ledger.retire(&sums);
+        let freed = inner.retire_to(lease.after.plus(lease.entries.len() as u64));
         self.update(&inner);
+        drop(inner);
+        drop(freed);
     }
 
     /// Tells that the database has everything up to `cursor`, with the sums per campaign that it keeps: at start, when
     /// it turns out to know more than this process did.
     pub fn retire_to(&self, cursor: Seq, database: &[(CampaignNo, Balance)]) {
         let mut inner = self.lock();
-        let mut gone = Vec::new();
         while inner.retired < cursor {
-            let before = gone.len();
-            let retired = inner.retired;
-            for chunk in &inner.chunks {
-                chunk.read_after(retired, (cursor.0 - retired.0) as usize, &mut gone);
-                if gone.len() > before {
-                    break;
-                }
-            }
-            let Some(last) = gone.last().filter(|_| gone.len() > before).map(|e| e.seq) else { break };
-            for entry in gone.drain(..) {
+            let behind = cursor.0 - inner.retired.0;
+            let (after, chunks) = inner.front(behind);
+            let Some(chunk) = chunks.first() else { break };
+            let (mut gone, mut sums) = (Vec::new(), Sums::default());
+            chunk.read_after(after, (cursor.0 - after.0) as usize, &mut gone);
+            for entry in &gone {
                 if let Event::Claimed(claim) = &entry.event {
-                    inner.ledger.forget(claim);
+                    sums.add(claim, false);
                 }
             }
-            inner.retire_to(last);
+            inner.ledger.forget(&sums);
+            inner.retire_to(chunk.last_seq().min(cursor));
         }
         inner.retired = inner.retired.max(cursor);
         inner.last = inner.last.max(cursor);
+        if inner.open.as_ref().is_some_and(|open| open.last_seq() <= cursor) {
+            inner.open = None;
+        }
         for (no, balance) in database {
             inner.ledger.set_database(*no, balance);
         }
@@ -164,7 +171,7 @@ impl Pending {
     fn update(&self, inner: &Inner) {
         self.entries.store(inner.last.0 - inner.retired.0, Ordering::Release);
         self.retired.store(inner.retired.0, Ordering::Release);
-        let oldest = inner.chunks.front().and_then(|c| c.time_after(inner.retired));
+        let oldest = inner.chunks().next().and_then(|c| c.time_after(inner.retired));
         self.oldest.store(oldest.map_or(0, |t| t.0), Ordering::Release);
     }
 
@@ -186,14 +193,14 @@ impl Pending {
     /// A waiting claim by its id.
     pub fn find(&self, id: ClaimId) -> Option<Claim> {
         let inner = self.lock();
-        inner.chunks.iter().find_map(|chunk| chunk.find(id)).filter(|claim| claim.seq > inner.retired)
+        inner.chunks().find_map(|chunk| chunk.find(id)).filter(|claim| claim.seq > inner.retired)
     }
 
     /// A buyer's waiting claims, oldest first.
     pub fn of(&self, user: &UserId, hash: UserHash) -> Vec<Claim> {
         let inner = self.lock();
         let mut claims = Vec::new();
-        inner.chunks.iter().for_each(|chunk| chunk.of(user, hash, &mut claims));
+        inner.chunks().for_each(|chunk| chunk.of(user, hash, &mut claims));
         claims.retain(|claim| claim.seq > inner.retired);
         claims
     }
@@ -205,7 +212,7 @@ impl Pending {
 
     /// The bytes that the waiting entries take, indexes included.
     pub fn bytes(&self) -> u64 {
-        self.lock().chunks.iter().map(Chunk::bytes).sum()
+        self.lock().chunks().map(Chunk::bytes).sum()
     }
 }
 
@@ -223,22 +230,38 @@ impl Inner {
     }
 
     fn append_one(&mut self, bytes: &[u8], seq: Seq, context: &FrameContext) {
-        if self.chunks.back().is_none_or(Chunk::is_full) {
-            self.chunks.push_back(Chunk::new(seq));
+        if self.open.as_ref().is_some_and(Chunk::is_full) {
+            self.seal();
         }
-        if let Some(chunk) = self.chunks.back_mut() {
-            chunk.push(bytes, context);
-        }
+        self.open.get_or_insert_with(|| Chunk::new(seq)).push(bytes, context);
         if let Some((no, quantity, amount)) = super::codec::claim_sums(bytes) {
             self.ledger.accept(no, quantity, amount);
         }
         self.last = seq;
     }
 
-    fn retire_to(&mut self, upto: Seq) {
-        self.retired = upto;
-        while self.chunks.front().is_some_and(|chunk| chunk.last_seq() <= upto) {
-            self.chunks.pop_front();
+    fn chunks(&self) -> impl Iterator<Item = &Chunk> {
+        self.sealed.iter().map(|chunk| &**chunk).chain(&self.open)
+    }
+
+    fn seal(&mut self) {
+        self.sealed.extend(self.open.take().map(Arc::new));
+    }
+
+    /// What is retired, and the chunks that hold the next `max` entries; they are sealed by that.
+    fn front(&mut self, max: u64) -> (Seq, Vec<Arc<Chunk>>) {
+        if self.sealed.back().is_none_or(|chunk| chunk.last_seq() < self.retired.plus(max)) {
+            self.seal();
         }
+        let last = self.retired.plus(max);
+        let needed = self.sealed.iter().take_while(|chunk| chunk.first_seq() <= last);
+        (self.retired, needed.cloned().collect())
+    }
+
+    /// Gives the chunks that nobody needs any more, for the caller to free.
+    fn retire_to(&mut self, upto: Seq) -> Vec<Arc<Chunk>> {
+        self.retired = upto;
+        let gone = self.sealed.iter().take_while(|chunk| chunk.last_seq() <= upto).count();
+        self.sealed.drain(..gone).collect()
     }
 }

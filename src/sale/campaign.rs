@@ -213,7 +213,9 @@ pub fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, FieldError
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| {
         let path = e.path().to_string();
         let message = e.into_inner().to_string();
-        let field = if path == "." { named_field(&message) } else { path };
+        // A document that ends inside a name has a path that nobody knows yet, which serde writes as a question mark.
+        let known = path.trim_end_matches('?').trim_end_matches('.');
+        let field = if known.is_empty() { named_field(&message) } else { known.to_owned() };
         FieldError::new(field, message)
     })?;
     reader.end().map_err(|e| FieldError::new("", e.to_string()))?;

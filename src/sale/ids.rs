@@ -9,7 +9,7 @@ pub struct IdError;
 
 /// An identifier of 1 to 64 ASCII bytes, held inline so that a command needs no allocation and frees nothing on
 /// another thread (an allocator pays for blocks freed on a thread that did not allocate them).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Text {
     bytes: [u8; Text::MAX],
     len: u8,
@@ -35,6 +35,14 @@ impl Text {
     fn as_str(&self) -> &str {
         // Parsed from ASCII only, so this can't fail; an empty text would show a bug without ending the process.
         std::str::from_utf8(&self.bytes[..self.len as usize]).unwrap_or_default()
+    }
+}
+
+impl std::hash::Hash for Text {
+    /// Only the characters: what lies behind them is always zero, and hashing it would cost more than the text.
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        state.write(&self.bytes[..self.len as usize]);
+        state.write_u8(self.len);
     }
 }
 

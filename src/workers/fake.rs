@@ -1,11 +1,9 @@
 //! A database for the tests of this module: it keeps the contract of every store, and fails when it is told to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::batch::is_canary;
-use crate::metrics::Metrics;
 use crate::queue::codec::{self, FrameContext};
 use crate::queue::{Pending, Published};
 use crate::sale::*;
