@@ -25,7 +25,7 @@ use ipnet::IpNet;
 pub use layers::{LOG_VARIABLE, Problem};
 pub use values::{AdminAddr, Auth, BufferKind, Scope, Secret, ServiceKey, StoreUrl};
 
-use crate::antiscalper::rates::Rate;
+use crate::sale::rate::Rate;
 use crate::sale::Durability;
 
 /// The file that is read without `--config`, from the current folder, if it is there.
@@ -75,8 +75,7 @@ pub struct Ingest {
     pub ack_deadline: Duration,
 }
 
-/// `[antiscalper]`. [`Rate`] is a value with its grammar, the only thing that this module takes from a layer above it:
-/// to state the grammar a second time here would be worse.
+/// `[antiscalper]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Antiscalper {
     /// Requests of one user.
@@ -123,7 +122,7 @@ pub struct Store {
 /// `[workers]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workers {
-    /// 0 to 64; 0 is as the store suits.
+    /// 0 to 64; 0 is as the store suits. At most 1 for SQLite, which has one writer.
     pub count: usize,
     /// 1 to 10,000 entries.
     pub batch_max: usize,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// Layers from the top; a module may use those of the layers below its own, and its own module.
 const LAYERS: &[&[&str]] = &[
     &["cli"],
-    &["engine"],
+    &["engine", "audit"],
     &["ingest", "workers"],
     &["cache"],
     &["antiscalper", "queue", "store"],
@@ -154,7 +154,7 @@ fn files_say_what_they_are_and_stay_readable() {
         if lines > 500 {
             wrong.push(format!("{} has {lines} lines", path.display()));
         }
-        if let Some(line) = text.lines().find(|l| l.chars().count() > 120) {
+        if let Some(line) = text.lines().find(|l| l.chars().count() > 140) {
             wrong.push(format!("{}: {line}", path.display()));
         }
         wrong.extend(long_functions(&text).into_iter().map(|f| format!("{}: {f}", path.display())));

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::layers::{KNOWN, Layered, Problem, SERVICE_KEYS, Settings, problem};
 use super::values::{self, AdminAddr, Auth, BufferKind, Scope, Secret, ServiceKey, StoreUrl};
 use super::{Antiscalper, Buffer, Cache, Config, Ingest, Redis, Shutdown, Store, Workers};
-use crate::antiscalper::rates::{Rate, RateError};
+use crate::sale::rate::{Rate, RateError};
 use crate::sale::Durability;
 
 /// Ranges of what an operator may set; `defaults.toml` tells them, and a test holds it to these.

@@ -14,6 +14,14 @@ pub(super) fn check(config: &Config, r: &mut Reader) {
     listeners(config, r);
     authentication(config, r);
     unserved(config, r);
+    workers(config, r);
+}
+
+fn workers(config: &Config, r: &mut Reader) {
+    let is_sqlite = matches!(config.store.url, StoreUrl::Sqlite(_));
+    if r.sound(&["workers.count", "store.url"]) && is_sqlite && config.workers.count > 1 {
+        r.refuse("workers.count", "expected 0 or 1, because SQLite has one writer: more workers could not write sooner");
+    }
 }
 
 fn listeners(config: &Config, r: &mut Reader) {

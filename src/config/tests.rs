@@ -100,6 +100,8 @@ const BAD_FILES: &[(&str, &str)] = &[
     ("[store]\nurl = \"forebay.db\"", "expected sqlite:PATH"),
     ("[store]\nreplica_url = \"postgres://db/shop\"", "store.replica_url"),
     ("[workers]\ncount = 65", "workers.count = 65 (shop.toml): expected a whole number from 0 to 64"),
+    ("[workers]\ncount = 2", "workers.count = 2 (shop.toml): expected 0 or 1, because SQLite has one writer"),
+    ("[store]\nurl = \"sqlite:a.db\"\n[workers]\ncount = 64", "workers.count = 64 (shop.toml): expected 0 or 1"),
     ("[workers]\nbatch_max = 0", "from 1 to 10000"),
     ("[workers]\nbatch_max = 10_001", "workers.batch_max = 10001"),
     ("[cache]\nlocal_ttl = \"61s\"", "from 0s to 60s"),

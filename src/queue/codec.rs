@@ -151,6 +151,7 @@ pub fn claim_sums(bytes: &[u8]) -> Option<(CampaignNo, Units, Money)> {
 
 fn claim(b: &[u8], seq: Seq, context: &FrameContext) -> Result<Claim, CodecError> {
     let flags = b.get(1).copied().ok_or(CodecError::Short)?;
+    check_flags(flags, HAS_AMOUNT | HAS_KEY)?;
     let mut at = 30;
     let mut amount = None;
     if flags & HAS_AMOUNT != 0 {
@@ -183,9 +184,15 @@ fn claim(b: &[u8], seq: Seq, context: &FrameContext) -> Result<Claim, CodecError
     })
 }
 
+/// A flag that this binary doesn't know says something about the entry that it would lose.
+fn check_flags(flags: u8, known: u8) -> Result<(), CodecError> {
+    if flags & !known == 0 { Ok(()) } else { Err(CodecError::Field("flags")) }
+}
+
 fn asked(b: &[u8]) -> Result<(CampaignNo, Asked, &[u8]), CodecError> {
     let flags = b.get(1).copied().ok_or(CodecError::Short)?;
     let no = CampaignNo(u32::from_le_bytes(take(b, 2)?));
+    check_flags(flags, HAS_KEY)?;
     let mut at = 6;
     let mut key = None;
     if flags & HAS_KEY != 0 {

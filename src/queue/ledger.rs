@@ -17,9 +17,9 @@ pub struct Balance {
     pub persisted: u64,
     /// In dead letters.
     pub dead: u64,
-    /// A red packet's total, or the money that all claims sum to where it has none.
+    /// A red packet's total, or a sale's price × stock; 0 where claims carry no amount.
     pub money_stock: i64,
-    /// A red packet's money that nobody holds.
+    /// A red packet's money that nobody holds, or a sale's price × free.
     pub money_free: i64,
     /// The money of `accepted`.
     pub money_accepted: i64,
@@ -27,8 +27,6 @@ pub struct Balance {
     pub money_persisted: i64,
     /// The money of `dead`.
     pub money_dead: i64,
-    /// Whether the campaign gives out money of its own.
-    pub packet: bool,
 }
 
 impl Balance {
@@ -37,13 +35,10 @@ impl Balance {
         self.stock as i64 - (self.free + self.accepted + self.persisted + self.dead) as i64
     }
 
-    /// The same for money; a flash sale's money is what its claims sum to, so only a red packet's can fail.
+    /// The same for money. A sale's stock and free are priced here, its claims when they were decided: the two agree, or
+    /// an amount is wrong.
     pub fn money_error(&self) -> i64 {
-        if self.packet {
-            self.money_stock - (self.money_free + self.money_accepted + self.money_persisted + self.money_dead)
-        } else {
-            0
-        }
+        self.money_stock - (self.money_free + self.money_accepted + self.money_persisted + self.money_dead)
     }
 }
 
@@ -93,7 +88,6 @@ impl Ledger {
         let balance = self.entry(now.no);
         (balance.stock, balance.free) = (now.stock.0, now.free.0);
         (balance.money_stock, balance.money_free) = (now.total.0, now.left.0);
-        balance.packet = now.packet;
     }
 
     /// What the database says: everything up to its cursor.

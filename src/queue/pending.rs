@@ -38,12 +38,10 @@ pub struct StockNow {
     pub stock: Units,
     /// Units nobody holds.
     pub free: Units,
-    /// A red packet's total; a sale's price × stock is not tracked.
+    /// A red packet's total, or price × stock of a sale; 0 where claims carry no amount.
     pub total: Money,
-    /// A red packet's money that nobody holds.
+    /// A red packet's money that nobody holds, or price × free.
     pub left: Money,
-    /// Whether the campaign gives out money of its own.
-    pub packet: bool,
 }
 
 /// The waiting entries.
@@ -71,7 +69,14 @@ struct Inner {
 impl Pending {
     /// Nothing waits; everything up to `retired` is in the database.
     pub fn new(retired: Seq) -> Self {
-        let inner = Inner { sealed: VecDeque::new(), open: None, retired, last: retired, ledger: Ledger::default(), begun: false };
+        let inner = Inner {
+            sealed: VecDeque::new(),
+            open: None,
+            retired,
+            last: retired,
+            ledger: Ledger::default(),
+            begun: false,
+        };
         Self {
             inner: Mutex::new(inner),
             entries: AtomicU64::new(0),

@@ -3,12 +3,12 @@
 use std::io;
 use std::io::Read;
 
-use super::book::{Book, Campaign, HashKey};
+use super::book::{Book, HashKey};
 use super::codec::CodecError;
 use super::journal::disk::Disk;
 use super::journal::{self, FrameView, Identity, JournalError, OpenError, Options, Recovered, SnapshotInfo, Wanted};
 use super::pending::Pending;
-use crate::sale::{Entry, Event, Seq, UserHash};
+use crate::sale::{Event, Seq};
 
 /// Why a journal's content is not a book.
 #[derive(Debug, thiserror::Error)]
@@ -24,9 +24,6 @@ pub enum ReplayError {
     Order { file: String, offset: u64, seq: Seq, what: String },
 }
 
-/// Entries read ahead of the book: as many reads as a core has under way, and a group that stays in its first cache.
-const READ_AHEAD: usize = 64;
-
 /// A book that follows a journal, with the entries that wait for the database.
 pub struct Follower<'a> {
     /// The book.
@@ -34,7 +31,6 @@ pub struct Follower<'a> {
     pending: Option<&'a Pending>,
     wanted: Wanted,
     empty: (HashKey, u64),
-    group: Vec<(Entry, UserHash)>,
     progress: Option<&'a mut dyn FnMut(u64, u64)>,
 }
 
@@ -42,14 +38,7 @@ impl<'a> Follower<'a> {
     /// Follows into an empty book that hashes with `key` and may take `memory_max` bytes.
     pub fn new(key: HashKey, memory_max: u64) -> Self {
         let book = Book::new(key, memory_max);
-        Self {
-            book,
-            pending: None,
-            wanted: Wanted::AfterSnapshot,
-            empty: (key, memory_max),
-            group: Vec::new(),
-            progress: None,
-        }
+        Self { book, pending: None, wanted: Wanted::AfterSnapshot, empty: (key, memory_max), progress: None }
     }
 
     /// Publishes to `pending` what the database may not have: all that comes after `cursor`, or all that is kept.
@@ -70,36 +59,7 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Reads the next entries and what applying them will need of the winners, as the sequencer does with a batch: the
-    /// reads are independent, so that memory is waited for once a group and not once a claim.
-    fn read_ahead<'b>(
-        &mut self,
-        frame: &FrameView<'_>,
-        entries: &mut impl Iterator<Item = Result<(Entry, &'b [u8]), CodecError>>,
-    ) -> Result<(), ReplayError> {
-        let mut touched = 0u64;
-        for entry in entries.take(READ_AHEAD) {
-            let (entry, _) = entry.map_err(|source| ReplayError::Entry {
-                file: frame.file.to_string(),
-                offset: frame.offset,
-                source,
-            })?;
-            let user = match &entry.event {
-                Event::Claimed(claim) => {
-                    let user = self.book.hash_key().user(&claim.user);
-                    let winners = self.book.campaign(claim.campaign).map(Campaign::winners);
-                    touched = touched.wrapping_add(winners.map_or(0, |w| w.touch(user)));
-                    user
-                }
-                _ => UserHash(0),
-            };
-            self.group.push((entry, user));
-        }
-        std::hint::black_box(touched);
-        Ok(())
-    }
-
-    fn check(&self, frame: &FrameView<'_>, entry: &Entry) -> Result<(), ReplayError> {
+    fn check(&self, frame: &FrameView<'_>, entry: &crate::sale::Entry) -> Result<(), ReplayError> {
         let wrong = |what: &str| ReplayError::Order {
             file: frame.file.to_string(),
             offset: frame.offset,
@@ -144,21 +104,14 @@ impl journal::Visitor for Follower<'_> {
     }
 
     fn frame(&mut self, frame: &FrameView<'_>) -> Result<(), ReplayError> {
-        let mut entries = frame.entries();
-        loop {
-            self.read_ahead(frame, &mut entries)?;
-            if self.group.is_empty() {
-                break;
-            }
-            let mut group = std::mem::take(&mut self.group);
-            for (entry, user) in group.drain(..) {
-                self.check(frame, &entry)?;
-                match &entry.event {
-                    Event::Claimed(claim) => self.book.apply_claim(claim, user),
-                    _ => self.book.apply(&entry),
-                }
-            }
-            self.group = group;
+        for entry in frame.entries() {
+            let (entry, _) = entry.map_err(|source| ReplayError::Entry {
+                file: frame.file.to_string(),
+                offset: frame.offset,
+                source,
+            })?;
+            self.check(frame, &entry)?;
+            self.book.apply(&entry);
         }
         self.publish(frame);
         Ok(())

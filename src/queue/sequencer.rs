@@ -338,13 +338,7 @@ fn context(first_seq: Seq, at: Timestamp, durability: Durability) -> FrameContex
 
 fn stock_now(book: &Book, no: CampaignNo) -> StockNow {
     let campaign = &book.campaigns()[no.0 as usize];
-    let packet = campaign.spec.red_packet;
-    StockNow {
-        no,
-        stock: campaign.spec.stock,
-        free: campaign.free,
-        total: packet.map_or_else(Default::default, |p| p.total),
-        left: campaign.left,
-        packet: packet.is_some(),
-    }
+    let (stock, free) = (campaign.spec.stock, campaign.free);
+    let (total, left) = campaign.money();
+    StockNow { no, stock, free, total, left }
 }

@@ -341,6 +341,9 @@ impl RedPacketSpec {
                 Ok(())
             };
         };
+        if max.0 > MAX_JSON_INT {
+            return Err(FieldError::new("red_packet.max", format!("{} given; expected at most {MAX_JSON_INT}", max.0)));
+        }
         if max < self.min {
             return Err(FieldError::new("red_packet.max", format!("{} is below min {}", max.0, self.min.0)));
         }
@@ -419,7 +422,10 @@ fn currency(text: &str) -> Result<Currency, FieldError> {
 /// Names `field`.
 pub fn instant(field: &str, text: &str) -> Result<Timestamp, FieldError> {
     let m = |e| format!("{text:?} given; expected RFC 3339 such as \"2026-11-20T12:00:00Z\" ({e})");
-    Timestamp::parse(text).map_err(|e| FieldError::new(field, m(e)))
+    let instant = Timestamp::parse(text).map_err(|e| FieldError::new(field, m(e)))?;
+    // What is written into the journal must be read back as the same instant.
+    let kept = Timestamp::parse(&instant.to_string()) == Ok(instant);
+    if kept { Ok(instant) } else { Err(FieldError::new(field, m("the year must be 0000 to 9999".to_owned()))) }
 }
 
 fn whole(field: &str, value: u64, least: u64, most: u64) -> Result<(), FieldError> {

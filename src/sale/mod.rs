@@ -8,6 +8,7 @@ pub mod claim;
 pub mod entry;
 pub mod ids;
 pub mod money;
+pub mod rate;
 pub mod red_packet;
 pub mod time;
 
