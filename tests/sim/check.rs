@@ -1,0 +1,304 @@
+//! P1 to P8, held against the product after every step, after every recovery, and at the end.
+
+use forebay::queue::Published;
+use forebay::sale::{CampaignNo, Timestamp};
+use forebay::store::Store;
+
+use crate::convert;
+use crate::database::is_poison;
+use crate::disk::End;
+use crate::life::now_or_never;
+use crate::model::{Change, Definition, Fact, Sums, Verdict, Wish};
+use crate::plan::{Asked, SECOND, id};
+use crate::world::World;
+
+/// How far the checks have come.
+#[derive(Debug, Default)]
+pub struct Seen {
+    rows: usize,
+    dead: usize,
+    /// Up to this position the sums are known.
+    retired: u64,
+    sums: Vec<(Sums, Sums)>,
+    /// Positions that have a row or a dead letter.
+    landed: u64,
+    /// What the last recovery found.
+    pub last_seq: u64,
+    pub last_time: i64,
+    pub cursor_known: bool,
+    /// Whether the journal ends in a mark of this life.
+    pub marked: bool,
+}
+
+/// The promise that a wrong answer breaks.
+pub fn promise(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Accepted => "P6 (no undersell)",
+        Verdict::SoldOut(_) => "P2 (no oversell)",
+        Verdict::Replayed(_) | Verdict::Already(_) | Verdict::OverLimit | Verdict::KeyReused => "P3 (one per buyer)",
+        Verdict::NotOpen(_) | Verdict::Ended | Verdict::Paused => "P5 (window)",
+        _ => "P5 (operator)",
+    }
+}
+
+impl World {
+    /// Everything that can be checked between two steps.
+    pub fn check(&mut self) {
+        self.check_database();
+        let Some(life) = &self.life else { return };
+        let published = life.published.clone();
+        let (retired, cursor) = (published.pending.retired().0, self.db.cursor());
+        assert!(retired <= cursor, "P1: retired up to {retired}, the database has {cursor}");
+        let waits = published.pending.entries();
+        let last = self.model.facts.len() as u64;
+        assert_eq!(retired + waits, last, "P1: retired and waiting entries are not all that was promised");
+        self.check_views(&published);
+        if life.is_bound() && retired >= self.seen.retired {
+            self.model.sums(self.seen.retired + 1, retired, &mut self.seen.sums);
+            self.seen.retired = retired;
+            self.check_balances(&published);
+        }
+    }
+
+    /// Every new row and dead letter is a claim that was promised, whole, once, in order.
+    fn check_database(&mut self) {
+        let cursor = self.db.cursor();
+        let last = self.model.facts.len() as u64;
+        assert!(cursor <= last, "P1: the database has entry {cursor}, promised are {last}");
+        let (rows, dead) = (self.db.rows_from(self.seen.rows), self.db.dead_from(self.seen.dead));
+        (self.seen.rows, self.seen.dead) = (self.seen.rows + rows.len(), self.seen.dead + dead.len());
+        let rows = rows.iter().map(|r| (r, false)).chain(dead.iter().map(|d| (&d.row, true)));
+        let mut landed = 0;
+        for (row, dead) in rows {
+            let seq = row.claim.seq.0;
+            assert!(seq > self.seen.landed, "P1: a second row for entry {seq}");
+            let Some(held) = self.model.held(seq) else { panic!("P5: a row for entry {seq}, which is no claim") };
+            let wrong = convert::differs(self.key, held, &row.claim);
+            assert!(wrong.is_none(), "P1: a row of {}", wrong.unwrap_or_default());
+            assert_eq!(dead, is_poison(&held.ask.user), "P1: {} went to the wrong table", held.ask.user);
+            landed += 1;
+        }
+        let due = (self.seen.landed + 1..=cursor).filter(|&seq| self.model.held(seq).is_some()).count();
+        assert_eq!(landed, due, "P1: of {due} claims up to entry {cursor} only {landed} are in the database");
+        self.seen.landed = cursor;
+    }
+
+    fn check_views(&self, published: &Published) {
+        let views = published.views.load();
+        assert_eq!(views.all().len(), self.model.sales.len(), "P5: another number of campaigns");
+        for (view, sale) in views.all().iter().zip(&self.model.sales) {
+            let seen = (view.free().0, view.version(), view.stock_version());
+            assert_eq!(seen, (sale.free(), sale.version(), sale.stock_version()), "P2: free, version, stock version");
+            let word = view.state(Timestamp(self.clock)).as_str();
+            assert_eq!(word, sale.word(self.clock), "P5 (window): the state that the front end sees");
+        }
+    }
+
+    fn check_balances(&self, published: &Published) {
+        for (no, sale) in self.model.sales.iter().enumerate() {
+            let b = published.pending.balance(CampaignNo(no as u32));
+            let (live, dead) = self.seen.sums.get(no).copied().unwrap_or_default();
+            assert_eq!((b.error(), b.money_error()), (0, 0), "P4 (conservation): {b:?}");
+            let accepted = sale.stock() - sale.free() - live.units - dead.units;
+            let due = (sale.stock(), sale.free(), accepted, live.units, dead.units);
+            assert_eq!((b.stock, b.free, b.accepted, b.persisted, b.dead), due, "P4 (conservation): units of {no}");
+            assert_eq!((b.money_persisted, b.money_dead), (live.money, dead.money), "P4: money of {no}");
+            if sale.def.packet.is_some() {
+                let accepted = sale.total() - sale.left() - live.money - dead.money;
+                let due = (sale.total(), sale.left(), accepted);
+                assert_eq!((b.money_stock, b.money_free, b.money_accepted), due, "P4: money of {no}");
+            }
+        }
+    }
+
+    /// What became of the batch that was open when the last process died: all of it or nothing.
+    pub fn settle_doubt(&mut self) {
+        let Some(doubt) = self.doubt.take() else { return };
+        let Some(life) = &self.life else { return };
+        let lost = self.seen.last_seq == self.model.facts.len() as u64;
+        self.tally.one(if lost { "doubtful batches that were lost" } else { "doubtful batches that survived" });
+        if !lost {
+            let entries =
+                life.published.pending.lease(self.seen.last_seq as usize + 1).map(|l| l.entries).unwrap_or_default();
+            let clock = std::mem::replace(&mut self.clock, doubt.now);
+            self.model.time = doubt.time;
+            for asked in &doubt.asked {
+                let verdict = self.expect(asked);
+                if !verdict.enters() {
+                    continue;
+                }
+                let seq = self.model.facts.len() as u64;
+                let entry = entries.iter().find(|e| e.seq.0 == seq);
+                let differs = entry.map(|e| convert::entry_differs(self.key, &self.model, e));
+                if differs != Some(None) {
+                    assert!(doubt.full, "P1: half a batch survived, or not as decided: {differs:?}");
+                    self.model.truncate(seq as usize - 1);
+                } else if let Some(forebay::sale::Event::Claimed(claim)) = entry.map(|e| &e.event) {
+                    let learnt = self.model.learn(claim.amount.map(|a| a.0));
+                    assert!(learnt.is_ok(), "{}", learnt.unwrap_err());
+                }
+            }
+            self.clock = clock;
+        }
+        for id in doubt.revealed {
+            let kept = self.model.facts.iter().any(|fact| match fact {
+                Fact::Held(held) => convert::claim_id(self.key, &held.ask) == id,
+                _ => false,
+            });
+            assert!(kept, "P1/P5: an answer named claim {id}, and a crash took it");
+        }
+    }
+
+    /// A process stands again: it knows what was promised, all of it and nothing else.
+    pub fn verify_recovered(&mut self) {
+        let last = self.model.facts.len() as u64;
+        let found = self.seen.last_seq;
+        assert!(found >= last, "P1 (no lost ack): {last} entries were promised, {found} are left");
+        assert!(found <= last, "P5 (one story): {found} entries are there, promised were {last}");
+        let newest = self.model.facts.iter().rev().find_map(|f| if let Fact::Held(h) = f { Some(h.at) } else { None });
+        let (earliest, time) = (newest.unwrap_or(0), self.seen.last_time);
+        assert!(
+            (earliest..=self.top).contains(&time),
+            "P5: the journal's time is {time}, not in {earliest}..={}",
+            self.top
+        );
+        self.model.time = time;
+        let Some(life) = &self.life else { return };
+        let published = life.published.clone();
+        let lease = published.pending.lease(self.seen.last_seq as usize + 1);
+        let retired = published.pending.retired().0;
+        let known = !self.seen.cursor_known || retired == self.db.cursor();
+        assert!(known, "P1: recovered behind entry {retired}, the database has {}", self.db.cursor());
+        if let Some(lease) = &lease {
+            assert_eq!(lease.entries.len() as u64, last - retired, "P1: entries that wait, of {last} after {retired}");
+            for (entry, seq) in lease.entries.iter().zip(retired + 1..) {
+                assert_eq!(entry.seq.0, seq, "P1: positions are dense");
+                let wrong = convert::entry_differs(self.key, &self.model, entry);
+                assert!(wrong.is_none(), "P1: recovered {}", wrong.unwrap_or_default());
+            }
+        }
+        let views = published.views.load();
+        for (view, sale) in views.all().iter().zip(&self.model.sales) {
+            for user in sale.users() {
+                let hash = self.key.user(&convert::user_id(user));
+                assert!(view.may_hold(hash), "P3: {user} holds a claim, and the front end does not know");
+            }
+        }
+    }
+
+    /// A buyer asks what became of a claim.
+    pub fn look_up(&mut self) {
+        let Some(life) = &self.life else { return };
+        let pending = &life.published.pending;
+        for asked in self.doubt.iter().flat_map(|d| &d.asked) {
+            if let Asked::Claim(ask) = asked {
+                let found = pending.find(convert::claim_id(self.key, ask));
+                assert!(found.is_none(), "P5: a status read reveals what is not known to be durable");
+            }
+        }
+        if self.model.facts.is_empty() {
+            return;
+        }
+        let seq = 1 + self.rng.below(self.model.facts.len() as u64);
+        let Some(held) = self.model.held(seq) else { return };
+        let id = convert::claim_id(self.key, &held.ask);
+        let user = convert::user_id(&held.ask.user);
+        let waits = seq > pending.retired().0;
+        let mine = pending.of(&user, self.key.user(&user));
+        let found = pending.find(id);
+        assert_eq!(found.is_some(), waits, "P5: claim {id} at {seq} in the buffer");
+        assert_eq!(mine.iter().any(|c| c.claim_id == id), waits, "P5: claim {id} among its buyer's");
+        if let Some(claim) = found {
+            let wrong = convert::differs(self.key, held, &claim);
+            assert!(wrong.is_none(), "P5: read {}", wrong.unwrap_or_default());
+            self.tally.one("look-ups in the buffer");
+        } else if let Some(Ok(stored)) = now_or_never(self.db.claim(id)) {
+            assert_eq!(stored.is_none(), is_poison(&held.ask.user), "P1: claim {id} is in neither buffer nor database");
+            self.tally.one("look-ups in the database");
+        }
+    }
+
+    /// The end: no more faults; everything drains, everything left is sold, everything is there.
+    pub fn settle(&mut self) {
+        self.trace.line(|| "the faults end".to_owned());
+        self.faulty = false;
+        self.disk.heal();
+        self.db.heal();
+        self.die(End::PowerCut);
+        self.clock = self.clock.max(self.model.time) + 1;
+        for no in 0..self.model.sales.len() {
+            self.sell_out(no);
+        }
+        // A last good row: it tells a run of poison rows from a broken table.
+        let (opens, closes) = (self.clock - SECOND, self.clock + 3_600 * SECOND);
+        let name = "the-last".to_owned();
+        let def = Definition { name, opens, closes, limit: 1, stock: 1, price: None, packet: None };
+        self.submit(vec![Asked::Define(def, None)]);
+        self.drain_all();
+        self.die(End::PowerCutLosingAll);
+        self.check();
+        self.drain_all();
+        let held = self.model.facts.iter().filter(|f| matches!(f, Fact::Held(_))).count();
+        assert_eq!(self.seen.rows + self.seen.dead, held, "P1: rows and dead letters");
+        assert_eq!(self.db.cursor(), self.model.facts.len() as u64, "P1: the database's position");
+        for (no, sale) in self.model.sales.iter().enumerate() {
+            let sold = sale.stock() - sale.free();
+            let (live, dead) = self.seen.sums.get(no).copied().unwrap_or_default();
+            assert_eq!(live.units + dead.units, sold, "P1, P2: units of {no}");
+            assert!(sale.wish() == Wish::Closed || sale.def.name == "the-last" || sold == sale.stock(), "P6: {no}");
+            let paid = live.money + dead.money;
+            let packet = sale.def.packet.is_some();
+            assert!(!packet || paid + sale.left() == sale.total(), "P4: {paid} of {} paid", sale.total());
+            assert!(!packet || sale.free() > 0 || paid == sale.total(), "P4: all shares are claimed, not all is paid");
+        }
+        self.tally.add("claims held at the end", held as u64);
+    }
+
+    /// Sells whatever is left of a sale; the model says whether each answer is right.
+    fn sell_out(&mut self, no: usize) {
+        if self.model.sales[no].wish() == Wish::Closed {
+            return;
+        }
+        let (opens, closes) = (Some(self.clock - SECOND), Some(self.clock + 3_600 * SECOND));
+        let change = Change { wish: Some(Wish::Open), opens, closes, ..Change::default() };
+        let before = self.model.sales[no].version();
+        for _ in 0..200 {
+            if self.model.sales[no].version() > before {
+                break;
+            }
+            self.janitor(20);
+            self.submit(vec![Asked::Change(no, change, None)]);
+        }
+        let free = self.model.sales[no].free();
+        for _ in 0..2 * free + 50 {
+            if self.model.sales[no].free() == 0 {
+                break;
+            }
+            let asked = (0..8).map(|_| self.newcomer(no)).collect();
+            self.submit(asked);
+            self.drain(6);
+            self.janitor(6);
+            self.check();
+        }
+        assert_eq!(self.model.sales[no].free(), 0, "P6 (no undersell): of {free} units so many can't be sold");
+        let late = self.newcomer(no);
+        self.submit(vec![late]);
+    }
+
+    pub fn newcomer(&mut self, sale: usize) -> Asked {
+        let (user, random) = (self.plan.fresh_user(), self.plan.fresh_id());
+        Asked::Claim(crate::model::Ask { sale, user, units: 1, key: None, id: id(self.clock, random), receipt_key: 1 })
+    }
+
+    fn drain_all(&mut self) {
+        for _ in 0..2_000 {
+            self.drain(8);
+            self.check();
+            let waits = self.life.as_ref().map_or(0, |l| l.published.pending.entries());
+            if waits == 0 && self.life.as_ref().is_some_and(|l| l.is_bound()) {
+                return;
+            }
+        }
+        panic!("P1: entries never reach the database");
+    }
+}

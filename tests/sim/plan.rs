@@ -1,0 +1,292 @@
+//! What happens next: drawn from the seed, with an eye on the sales so that most of it is worth doing.
+
+use crate::database;
+use crate::disk;
+use crate::model::{Ask, Change, Definition, Model, Packet, Wish};
+use crate::rng::Rng;
+
+/// A microsecond, in the units of the simulated clock.
+pub const SECOND: i64 = 1_000_000;
+/// When every simulation begins: 2026-11-20T12:00:00Z.
+pub const START: i64 = 1_795_176_000 * SECOND;
+
+/// What somebody asks of the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Asked {
+    Claim(Ask),
+    Define(Definition, Option<u64>),
+    Change(usize, Change, Option<u64>),
+}
+
+/// One step.
+#[derive(Debug, Clone)]
+pub enum Op {
+    /// These arrive together, `now` on the clock.
+    Batch(Vec<Asked>),
+    /// The clock shows another time.
+    Clock(i64, &'static str),
+    /// The drain is polled so many times.
+    Drain(u64),
+    /// The janitor does so many pieces of work.
+    Janitor(u64),
+    Mark,
+    LookUp,
+    DiskFault(disk::Fault, u64, bool),
+    /// The disk has room for so many bytes more; or is as large as anyone likes.
+    Room(Option<u64>),
+    DbFault(database::Fault),
+    /// The process dies in the n-th change of the disk from now.
+    CrashIn(u64),
+    End(disk::End),
+    /// SIGTERM and a start; with a flipped bit in between.
+    Restart {
+        flip: bool,
+    },
+}
+
+/// The one who draws.
+#[derive(Debug)]
+pub struct Plan {
+    pub rng: Rng,
+    users: u64,
+    ids: u64,
+    asked: Vec<Asked>,
+    sales_max: usize,
+    stock_max: u64,
+    /// The drain is seldom polled.
+    lazy: bool,
+}
+
+impl Plan {
+    pub fn new(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, 1);
+        let (sales_max, stock_max) = (2 + rng.below(4) as usize, 10 + rng.below(250));
+        let lazy = rng.percent(30);
+        Self { rng, users: 0, ids: 0, asked: Vec::new(), sales_max, stock_max, lazy }
+    }
+
+    /// The next step, at clock time `now`.
+    pub fn next(&mut self, model: &Model, now: i64) -> Op {
+        let alive = model.sales.iter().filter(|s| s.wish() != Wish::Closed).count();
+        if alive == 0 || model.sales.len() < 2 || (model.sales.len() < self.sales_max && self.rng.percent(3)) {
+            let define = self.define(model.sales.len(), now);
+            return Op::Batch(vec![self.remember(define)]);
+        }
+        match self.rng.below(1000) {
+            0..420 => self.batch(model, now),
+            420..500 => self.edge(model, now),
+            500..540 => self.clock(now),
+            540..700 if self.lazy && self.rng.percent(80) => Op::Janitor(1 + self.rng.below(6)),
+            540..700 => Op::Drain(1 + self.rng.below(5)),
+            700..830 => Op::Janitor(1 + self.rng.below(6)),
+            830..855 => Op::Mark,
+            855..885 => Op::LookUp,
+            885..905 => self.disk_fault(),
+            905..911 => Op::Room(Some(self.rng.below(12_000))),
+            911..917 => Op::Room(None),
+            917..942 => self.db_fault(),
+            942..970 => Op::CrashIn(self.rng.below(12)),
+            970..978 => Op::End(disk::End::Kill),
+            978..983 => Op::End(disk::End::PowerCutLosingAll),
+            983..990 => Op::End(disk::End::PowerCut),
+            990..996 => Op::Restart { flip: true },
+            _ => Op::Restart { flip: false },
+        }
+    }
+
+    fn disk_fault(&mut self) -> Op {
+        let fault = *self.rng.pick(&disk::Fault::ALL);
+        let skip = if fault == disk::Fault::ReadError { self.rng.below(12) } else { self.rng.below(3) };
+        Op::DiskFault(fault, skip, self.rng.percent(25))
+    }
+
+    fn db_fault(&mut self) -> Op {
+        use database::Fault;
+        let faults = [
+            Fault::Outage(1 + self.rng.below(6)),
+            Fault::Locked,
+            Fault::ReplyLostAfter,
+            Fault::ReplyLostAfter,
+            Fault::ReplyLostBefore,
+            Fault::FailsBefore,
+            Fault::Twice,
+            Fault::CrashBefore,
+            Fault::CrashAfter,
+            Fault::Slow(1 + self.rng.below(6)),
+        ];
+        Op::DbFault(*self.rng.pick(&faults))
+    }
+
+    fn clock(&mut self, now: i64) -> Op {
+        match self.rng.below(10) {
+            0..7 => Op::Clock(now + self.rng.within(1, 3 * SECOND), "the clock goes on"),
+            7..9 => Op::Clock(now - self.rng.within(1, 5 * SECOND), "the clock jumps back"),
+            _ => Op::Clock(now + self.rng.within(60 * SECOND, 3_600 * SECOND), "the clock jumps ahead"),
+        }
+    }
+
+    fn batch(&mut self, model: &Model, now: i64) -> Op {
+        let n = 1 + self.rng.below(8);
+        let asked = (0..n).map(|_| if self.rng.percent(10) { self.admin(model, now) } else { self.claim(model, now) });
+        let mut asked: Vec<_> = asked.collect();
+        // A sale whose window is over is opened anew, so that there is something to do.
+        if self.rng.percent(40)
+            && let Some(over) = model.sales.iter().position(|s| s.word(now.max(model.time)) == "ended")
+        {
+            let change = self.new_window(now.max(model.time));
+            asked.insert(0, Asked::Change(over, change, None));
+        }
+        Op::Batch(asked)
+    }
+
+    /// The clock is set to an edge of a window, for the next claims.
+    fn edge(&mut self, model: &Model, now: i64) -> Op {
+        let sale = self.rng.pick(&model.sales);
+        let (opens, closes) = sale.window();
+        let edges = [opens - 1, opens, closes - 1, closes];
+        let edge = *self.rng.pick(&edges);
+        // Time never runs back behind what the journal has seen, so only an edge ahead is one.
+        let near = edge >= model.time && edge - now < 40 * SECOND;
+        if near { Op::Clock(edge, "the clock is at an edge") } else { self.batch(model, now) }
+    }
+
+    pub fn fresh_user(&mut self) -> String {
+        self.users += 1;
+        if self.rng.percent(3) { format!("poison{}", self.users) } else { format!("u{}", self.users) }
+    }
+
+    pub fn fresh_id(&mut self) -> u64 {
+        self.ids += 1;
+        // 34 bits of an id are random; the counter makes them differ.
+        self.rng.below(1 << 10) << 24 | self.ids
+    }
+
+    fn claim(&mut self, model: &Model, now: i64) -> Asked {
+        if self.rng.percent(10)
+            && let Some(again) = self.repeat(|a| matches!(a, Asked::Claim(_)))
+        {
+            return again;
+        }
+        let mut no = self.rng.below(model.sales.len() as u64) as usize;
+        let open = |s: &crate::model::Sale| s.word(now) == "open" && s.free() > 0;
+        if !open(&model.sales[no]) && self.rng.percent(50) {
+            no = model.sales.iter().position(open).unwrap_or(no);
+        }
+        // A few ask for what nobody sells.
+        let sale = if self.rng.percent(1) { 1_000 } else { no };
+        let def = &model.sales[no].def;
+        let old = self.users > 0 && self.rng.percent(35);
+        let user = if old { self.old_user(model, no) } else { self.fresh_user() };
+        let units = match self.rng.below(20) {
+            0 => def.limit + 1,
+            1..8 => 1 + self.rng.below(def.limit),
+            _ => 1,
+        };
+        let key = (def.limit > 1 || self.rng.percent(30)).then(|| self.rng.below(4));
+        let receipt_key = 1 + self.rng.below(3) as u16;
+        let asked = Asked::Claim(Ask { sale, user, units, key, id: id(now, self.fresh_id()), receipt_key });
+        self.remember(asked)
+    }
+
+    fn old_user(&mut self, model: &Model, sale: usize) -> String {
+        let all = model.sales[sale].users().count() as u64;
+        if all == 0 || self.rng.percent(20) {
+            return format!("u{}", 1 + self.rng.below(self.users));
+        }
+        let nth = self.rng.below(all) as usize;
+        model.sales[sale].users().nth(nth).cloned().unwrap_or_default()
+    }
+
+    /// Something that was asked before, as its caller sends it again: the same key, a new claim id, maybe other units.
+    fn repeat(&mut self, fits: impl Fn(&Asked) -> bool) -> Option<Asked> {
+        let from = self.asked.len().saturating_sub(60);
+        let old: Vec<&Asked> = self.asked[from..].iter().filter(|a| fits(a)).collect();
+        if old.is_empty() {
+            return None;
+        }
+        let mut again = (*self.rng.pick(&old)).clone();
+        match &mut again {
+            Asked::Claim(ask) => {
+                let millis = i64::from_be_bytes(ask.id[..8].try_into().unwrap_or_default());
+                ask.id = id(millis, self.fresh_id());
+                ask.receipt_key = 1 + self.rng.below(3) as u16;
+                if self.rng.percent(20) {
+                    ask.units += 1;
+                }
+            }
+            Asked::Change(_, change, _) if self.rng.percent(15) => {
+                change.add_stock = change.add_stock.map(|n| n + 1);
+            }
+            _ => {}
+        }
+        Some(again)
+    }
+
+    fn remember(&mut self, asked: Asked) -> Asked {
+        self.asked.push(asked.clone());
+        asked
+    }
+
+    fn define(&mut self, no: usize, now: i64) -> Asked {
+        let stock = 1 + self.rng.below(self.stock_max);
+        let opens = now + self.rng.within(-5 * SECOND, 3 * SECOND);
+        let packet = self.rng.percent(40).then(|| self.packet(stock));
+        let limit = if self.rng.percent(50) { 1 } else { 2 + self.rng.below(4) };
+        let price = (packet.is_none() && self.rng.percent(70)).then(|| self.rng.within(0, 5_000));
+        let closes = opens + self.rng.within(5 * SECOND, 90 * SECOND);
+        let key = self.rng.percent(60).then(|| self.rng.below(3));
+        Asked::Define(Definition { name: format!("sale-{no}"), opens, closes, limit, stock, price, packet }, key)
+    }
+
+    fn packet(&mut self, stock: u64) -> Packet {
+        let (min, n) = (self.rng.within(1, 20), stock as i64);
+        let total = min * n + self.rng.within(0, 60 * n);
+        let max = self.rng.percent(50).then(|| (total + n - 1) / n + self.rng.within(0, 30));
+        Packet { total, min, max, even: self.rng.percent(30) }
+    }
+
+    fn new_window(&mut self, now: i64) -> Change {
+        let opens = Some(now + self.rng.within(-5 * SECOND, 2 * SECOND));
+        let closes = Some(now + self.rng.within(3 * SECOND, 60 * SECOND));
+        Change { opens, closes, ..Change::default() }
+    }
+
+    fn admin(&mut self, model: &Model, now: i64) -> Asked {
+        if self.rng.percent(30)
+            && let Some(again) = self.repeat(|a| !matches!(a, Asked::Claim(_)))
+        {
+            return again;
+        }
+        let no = self.rng.below(model.sales.len() as u64) as usize;
+        let sale = &model.sales[no];
+        let mut change = Change::default();
+        match self.rng.below(100) {
+            0..35 => {
+                let add = self.rng.within(-6, 14);
+                change.add_stock = Some(add);
+                if let Some(packet) = sale.def.packet {
+                    let mean = sale.left() / (sale.free().max(1) as i64);
+                    change.add_total = Some(add * mean.max(packet.min) + self.rng.within(-2, 8));
+                }
+            }
+            35..50 => change.wish = Some(Wish::Paused),
+            50..68 => change.wish = Some(Wish::Open),
+            // The last one stays: a closed shop proves nothing.
+            68 if model.sales.iter().filter(|s| s.wish() != Wish::Closed).count() > 1 => {
+                change.wish = Some(Wish::Closed);
+            }
+            68..76 => change.closes = Some(sale.window().0),
+            _ => change = self.new_window(now),
+        }
+        let key = self.rng.percent(60).then(|| 10 + self.rng.below(1_000));
+        self.remember(Asked::Change(no, change, key))
+    }
+}
+
+/// Where an id comes from: the clock, and a number that no other id has. The world adds the buyer.
+pub fn id(now: i64, random: u64) -> [u8; 16] {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&now.to_be_bytes());
+    id[8..].copy_from_slice(&random.to_be_bytes());
+    id
+}

@@ -1,0 +1,116 @@
+//! The seeds that everyone runs, and the gates that a vacuous run does not pass.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::record::{CONSEQUENCES, FAULTS, Tally};
+use crate::runner::{self, Broken};
+use crate::world::SHAPE;
+
+fn from_env(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}; expected a whole number")))
+}
+
+/// Runs the seeds on two threads, each seed on its own.
+fn run_all(first: u64, seeds: u64) -> Result<(Tally, u64), Box<Broken>> {
+    let (next, stop) = (AtomicU64::new(first), AtomicBool::new(false));
+    let worker = || -> Result<(Tally, u64), Box<Broken>> {
+        let (mut totals, mut least) = (Tally::default(), u64::MAX);
+        while !stop.load(Ordering::Relaxed) {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= first + seeds {
+                break;
+            }
+            let held = runner::run(seed, SHAPE).inspect_err(|_| stop.store(true, Ordering::Relaxed))?;
+            totals.merge(&held.totals);
+            least = least.min(held.faults);
+        }
+        Ok((totals, least))
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(worker);
+        let (mut totals, least): (Tally, u64) = worker()?;
+        let (more, least_there) = other.join().expect("broken promises are caught")?;
+        totals.merge(&more);
+        Ok((totals, least.min(least_there)))
+    })
+}
+
+/// What must have happened, and how often in a thousand seeds.
+const GATES: [(&str, u64); 28] = [
+    ("operations", 500_000),
+    ("answered: accepted", 100_000),
+    ("answered: replayed", 5_000),
+    ("answered: already claimed", 10_000),
+    ("answered: sold out", 5_000),
+    ("answered: not open", 5_000),
+    ("answered: ended", 5_000),
+    ("answered: paused", 5_000),
+    ("answered: key reused", 1_000),
+    ("answered: buffer full", 5_000),
+    ("answered: unknown", 1_000),
+    ("answered: not durable", 2_000),
+    ("answered: operator's wish done", 10_000),
+    ("answered: operator's wish refused", 2_000),
+    ("recoveries", 8_000),
+    ("recoveries from a snapshot", 2_000),
+    ("recoveries without the database", 500),
+    ("crashes inside a recovery", 400),
+    ("torn tails cut", 100),
+    ("segments prepared", 3_000),
+    ("segments trimmed", 1_000),
+    ("snapshots", 1_000),
+    ("batches drained", 20_000),
+    ("dead letters", 3_000),
+    ("doubtful batches that were lost", 1_000),
+    ("doubtful batches that survived", 500),
+    ("look-ups in the buffer", 300),
+    ("look-ups in the database", 1_000),
+];
+
+fn check_gates(totals: &Tally, seeds: u64, least_faults: u64) {
+    assert!(least_faults >= SHAPE.faults, "vacuous: a seed with {least_faults} faults");
+    for (what, least) in GATES {
+        let least = least * seeds / 1_000;
+        assert!(totals.get(what) >= least, "vacuous: {what}: {} in {seeds} seeds, expected {least}", totals.get(what));
+    }
+    for what in FAULTS.iter().chain(&CONSEQUENCES) {
+        let least = seeds / 10;
+        assert!(totals.get(what) >= least, "vacuous: {what}: {} in {seeds} seeds, expected {least}", totals.get(what));
+    }
+}
+
+#[test]
+fn ten_thousand_seeds_hold_every_promise() {
+    let first = from_env("FOREBAY_SIM_FIRST").unwrap_or(1);
+    let seeds = from_env("FOREBAY_SIM_SEEDS").unwrap_or(10_000);
+    let (totals, least) = run_all(first, seeds).unwrap_or_else(|broken| panic!("{}", broken.report()));
+    let faults: u64 = FAULTS.iter().map(|f| totals.get(f)).sum();
+    println!("{seeds} seeds from {first}, {faults} faults, at least {least} a seed:\n{}", totals.table());
+    check_gates(&totals, seeds, least);
+}
+
+#[test]
+fn a_seed_replays_byte_for_byte() {
+    for seed in [1, 2, 3, 42, 4_711, 1 << 40] {
+        let runs: Vec<_> = (0..2).map(|_| runner::run_traced(seed, SHAPE, false)).collect();
+        let hashes: Vec<_> = runs.iter().map(|r| r.as_ref().map(|h| h.hash).map_err(|b| b.report())).collect();
+        assert_eq!(hashes[0], hashes[1], "seed {seed} ran differently the second time");
+        assert!(hashes[0].is_ok(), "{}", hashes[0].as_ref().unwrap_err());
+    }
+    let hash = |seed| runner::run_traced(seed, SHAPE, false).map(|h| h.hash).ok();
+    assert_ne!(hash(1), hash(2), "two seeds are two runs");
+}
+
+#[test]
+fn replay() {
+    let Some(seed) = from_env("FOREBAY_SIM_SEED") else {
+        // Without a seed to show, a short one is run, so that this is a test all the same.
+        return assert!(runner::run(7, SHAPE).is_ok_and(|held| held.faults >= SHAPE.faults));
+    };
+    let begun = std::time::Instant::now();
+    let held = runner::run_traced(seed, SHAPE, true).unwrap_or_else(|broken| panic!("{}", broken.report()));
+    let took: Duration = begun.elapsed();
+    println!("seed {seed} holds: {} faults in {took:?}\n{}", held.faults, held.totals.table());
+}
