@@ -41,7 +41,7 @@ pub struct CampaignFinding {
     pub dead: u64,
     /// `stock − (free + accepted + persisted + dead)`.
     pub error: i64,
-    /// The same for a red packet's money, in minor units.
+    /// The same for the money of a red packet or of a sale with a price, in minor units.
     pub money_error: i64,
     /// Claims acknowledged.
     pub claims: u64,
@@ -205,8 +205,8 @@ async fn compare(scope: &Scope<'_>, store: &Database, auditor: &Auditor) -> anyh
         let at = |sums: &[Sums]| sums.get(no).copied().unwrap_or_default();
         let (rows, dead, waiting) = (at(&rows), at(&dead), at(&auditor.waiting));
         let known = rows.units + dead.units + waiting.units + campaign.free.0;
-        let money = campaign.left.0 + rows.money + dead.money + waiting.money;
-        let total = campaign.spec.red_packet.map(|p| p.total.0);
+        let (total, left) = campaign.money();
+        let money = left.0 + rows.money + dead.money + waiting.money;
         let finding = CampaignFinding {
             campaign: campaign.spec.id.to_string(),
             stock: campaign.spec.stock.0,
@@ -215,7 +215,7 @@ async fn compare(scope: &Scope<'_>, store: &Database, auditor: &Auditor) -> anyh
             persisted: rows.units,
             dead: dead.units,
             error: campaign.spec.stock.0 as i64 - known as i64,
-            money_error: total.map_or(0, |total| total - money),
+            money_error: total.0 - money,
             claims: campaign.winners().len(),
             rows: rows.claims,
         };

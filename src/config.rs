@@ -25,8 +25,8 @@ use ipnet::IpNet;
 pub use layers::{LOG_VARIABLE, Problem};
 pub use values::{AdminAddr, Auth, BufferKind, Scope, Secret, ServiceKey, StoreUrl};
 
-use crate::sale::rate::Rate;
 use crate::sale::Durability;
+use crate::sale::rate::Rate;
 
 /// The file that is read without `--config`, from the current folder, if it is there.
 pub const DEFAULT_FILE: &str = "forebay.toml";

@@ -8,11 +8,14 @@ mod folder;
 mod memory;
 mod sample;
 mod signals;
+mod watch;
 
 use std::io::IsTerminal;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -23,8 +26,10 @@ use crate::cache::local::LocalCache;
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::ingest::auth::{Authenticator, TokenDigest};
+use crate::ingest::cors::Cors;
 use crate::ingest::server::Servers;
 use crate::ingest::{App, Door};
+use crate::limits;
 use crate::queue::janitor::JanitorThread;
 use crate::queue::journal::disk::RealDisk;
 use crate::queue::journal::{Options, Report};
@@ -34,8 +39,10 @@ use crate::queue::{Buffer, BufferSettings, HashKey, run};
 use crate::receipts::KeyRing;
 use crate::sale::{Durability, Seq};
 use crate::store::sqlite::Mode;
-use crate::store::{Database, StoreError};
+use crate::store::{Database, Store, StoreError, Totals};
+use crate::workers::drain::balances;
 use crate::workers::pool::{DrainHandle, DrainSettings};
+use watch::Watch;
 
 /// How a run of the engine differs from what the configuration says.
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,26 +64,24 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     let disk = RealDisk::new(&folder.journal);
     let identity = recover::identity(&disk)?.unwrap_or_else(folder::fresh_identity);
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
-    let cursor = control.block_on(position(&store, identity.journal))?;
+    let known = control.block_on(position(&store, identity.journal))?;
 
     let memory_max = memory::budget();
-    let (live, report) = replay(disk, identity, cursor, memory_max)?;
+    let (live, report) = replay(disk, identity, known.as_ref().map(|(cursor, _)| *cursor), memory_max)?;
     let published = Arc::new(Published::new(live.pending));
+    if let Some((cursor, totals)) = known {
+        // Before anyone can ask for a balance: the drain would tell it, but later than the first request.
+        published.pending.retire_to(cursor, &balances(&totals));
+    }
     let settings = Settings { durability: config.buffer.durability, max_entries: config.buffer.max_entries as u64 };
     let sequencer = Sequencer::new(live.book, live.journal.writer, published.clone(), settings);
     let key = HashKey(identity.hash_key);
-    let janitor = JanitorThread::spawn(live.journal.janitor, published.clone(), key, memory_max)?;
+    let watch = Watch::new();
+    let guard = watch.guard("janitor");
+    let janitor = JanitorThread::spawn(live.journal.janitor, published.clone(), key, memory_max, guard)?;
     let threads = threads(config);
-    let buffer = Buffer::new(
-        BufferSettings {
-            fronts: threads as u16 + 2,
-            ack_deadline: config.ingest.ack_deadline,
-            max_entries: config.buffer.max_entries as u64,
-            hash_key: key,
-        },
-        published.clone(),
-    );
-    let sequencer = run::spawn(&buffer, sequencer, SystemClock)?;
+    let buffer = Buffer::new(buffer_settings(config, key), published.clone());
+    let sequencer = run::spawn(&buffer, sequencer, SystemClock, watch.guard("sequencer"))?;
     let cache = Arc::new(LocalCache::new(config.cache.local_ttl, buffer.metrics().clone()));
     let drain = {
         let database = store.clone();
@@ -93,14 +98,11 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         store: store.clone(),
         cache,
         receipts,
-        antiscalper: Antiscalper::new(
-            config.antiscalper.user_rate,
-            config.antiscalper.address_rate,
-            config.antiscalper.max_keys,
-        ),
+        antiscalper: antiscalper(config),
         proxies: TrustedProxies::new(config.ingest.trusted_proxies.clone()),
         by_address: config.antiscalper.address_rate != crate::antiscalper::rates::Rate::Off,
         auth: Authenticator::new(config.ingest.auth, &config.service_keys),
+        cors: Cors::new(&config.ingest.cors_origins),
         admin_token: token(config),
         clock: Box::new(SystemClock),
         durability: config.buffer.durability,
@@ -111,34 +113,66 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         waiters: AtomicUsize::new(0),
     });
     let servers = Servers::spawn(&app, &config.ingest.listen, &config.ingest.admin_listen, threads as u16)?;
-    let ended = control.block_on(serve(&app, &servers, config, options, threads as u16 + 1, &report));
-
-    tracing::info!("stopping: what was admitted is finished first");
+    let ended = control.block_on(serve(&app, &servers, config, options, &report, &watch));
     app.draining.store(true, Ordering::SeqCst);
-    servers.stop(config.shutdown.grace);
-    buffer.stop();
-    let sequencer = sequencer.join().map_err(|_| anyhow::anyhow!("the sequencer's thread panicked"))?;
-    let left = drain.stop(config.shutdown.grace);
-    janitor.stop();
+    let parts = Parts { servers, buffer, sequencer, drain, janitor, watch };
+    let ended = parts.stop(config.shutdown.grace, ended);
     control.block_on(store.close());
-    drop((sequencer, folder));
-    match left {
-        0 => tracing::info!("stopped; everything is in the database"),
-        left => tracing::warn!(left, "stopped; entries that are not in the database yet stay in the journal"),
-    }
+    drop(folder);
     ended
 }
 
-/// Ready from here on, until a signal or a fatal error of a listener.
+/// What runs, to be ended in order.
+struct Parts {
+    servers: Servers,
+    buffer: Buffer,
+    sequencer: JoinHandle<Sequencer<RealDisk>>,
+    drain: DrainHandle,
+    janitor: JanitorThread,
+    watch: Watch,
+}
+
+impl Parts {
+    /// Ends all threads, whatever became of them. Gives what ended the node, or else the first of them that failed while
+    /// it was ended: a stop on which something broke is no success.
+    fn stop(self, grace: Duration, ended: anyhow::Result<()>) -> anyhow::Result<()> {
+        let grace = match &ended {
+            Ok(()) => grace,
+            Err(error) => {
+                tracing::error!(error = %format!("{error:#}"), "the node can't go on");
+                grace.min(Duration::from_millis(limits::FATAL_GRACE_MILLIS))
+            }
+        };
+        tracing::info!("stopping: what was admitted is finished first");
+        let served = self.servers.stop(grace);
+        self.buffer.stop();
+        let sequencer = self.sequencer.join();
+        let left = self.drain.stop(grace);
+        self.janitor.stop();
+        drop(sequencer);
+        let ended = ended.and_then(|()| Ok(served?)).and_then(|()| Ok(self.watch.first().map_or(Ok(()), Err)?));
+        match (&ended, left) {
+            (Ok(()), 0) => tracing::info!("stopped; everything is in the database"),
+            (Ok(()), left) => {
+                tracing::warn!(left, "stopped; entries that are not in the database yet stay in the journal")
+            }
+            (Err(error), left) => tracing::error!(error = %format!("{error:#}"), left, "ended by a failure"),
+        }
+        ended
+    }
+}
+
+/// Ready from here on, until a signal, a fatal error of a listener or a panic.
 async fn serve(
     app: &Arc<App>,
     servers: &Servers,
     config: &Config,
     options: RunOptions,
-    front: u16,
     report: &Report,
+    watch: &Watch,
 ) -> anyhow::Result<()> {
-    let front = app.buffer.front(front);
+    // The last front: the ones before are the listeners' threads'.
+    let front = app.buffer.front(threads(config) as u16 + 1);
     tokio::task::spawn_local(front.clone().run());
     let door: Rc<Door> = Door::new(app.clone(), front);
     if options.sample {
@@ -157,26 +191,28 @@ async fn serve(
             Ok(())
         }
         fatal = servers.fatal() => Err(fatal.into()),
+        panicked = watch.panicked(&app.retired) => Err(panicked.into()),
     };
     signals::second_ends_at_once();
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     ended
 }
 
-/// What the database has of the journal; none where it can't be asked now, for then claims are taken all the same.
-async fn position(store: &Database, journal: u128) -> anyhow::Result<Option<Seq>> {
+/// What the database has of the journal, and its sums; none where it can't be asked now, for then claims are taken all the
+/// same.
+async fn position(store: &Database, journal: u128) -> anyhow::Result<Option<(Seq, Vec<Totals>)>> {
     let asked = async {
         store.migrate().await?;
-        store.position().await
+        Ok((store.position().await?, store.totals().await?))
     };
     match asked.await {
-        Ok(Some(position)) if position.journal != journal => anyhow::bail!(
+        Ok((Some(position), _)) if position.journal != journal => anyhow::bail!(
             "{} belongs to journal {:032x}, but the data folder holds {journal:032x}: give each data folder a database \
              of its own",
             store.path().display(),
             position.journal
         ),
-        Ok(position) => Ok(Some(position.map_or(Seq(0), |p| p.cursor))),
+        Ok((position, totals)) => Ok(Some((position.map_or(Seq(0), |p| p.cursor), totals))),
         Err(StoreError::Fenced(why)) => anyhow::bail!("{why}"),
         Err(error) => {
             tracing::error!(%error, "the database can't be used now; claims are taken, and drained once it can");
@@ -203,7 +239,7 @@ fn replay(
         bar.set_length(total);
         bar.set_position(done);
     };
-    let segment_bytes = crate::plant::segment_bytes(crate::limits::SEGMENT_BYTES);
+    let segment_bytes = crate::plant::segment_bytes(limits::SEGMENT_BYTES);
     let options = Options { segment_bytes, ..Options::default() };
     let start_of = Start { options, memory_max, cursor, progress: &mut progress };
     let live = recover::recover(disk, identity, start_of)?;
@@ -226,6 +262,21 @@ fn replay(
         tracing::error!(%last, %lost, "entries of durability \"memory\" did not survive a power cut");
     }
     Ok((live, report))
+}
+
+fn buffer_settings(config: &Config, hash_key: HashKey) -> BufferSettings {
+    BufferSettings {
+        // The public threads', the admin thread's, and the engine's own.
+        fronts: threads(config) as u16 + 2,
+        ack_deadline: config.ingest.ack_deadline,
+        max_entries: config.buffer.max_entries as u64,
+        hash_key,
+    }
+}
+
+fn antiscalper(config: &Config) -> Antiscalper {
+    let limits = &config.antiscalper;
+    Antiscalper::new(limits.user_rate, limits.address_rate, limits.max_keys)
 }
 
 fn token(config: &Config) -> Option<TokenDigest> {

@@ -52,23 +52,36 @@ mod switches {
         std::env::var("FOREBAY_SEGMENT_BYTES").ok().and_then(|bytes| bytes.parse().ok()).unwrap_or(usual)
     }
 
-    /// Ends the process by SIGKILL where `FOREBAY_CRASH_AT` is `name` (the first time) or `name:N` (the N-th time).
+    /// A point, and the how manieth time it counts.
+    type Wanted = Option<(String, u64)>;
+
+    /// Ends the process by SIGKILL where `FOREBAY_CRASH_AT` is `name` (the first time) or `name:N` (the N-th time); panics
+    /// where `FOREBAY_PANIC_AT` is.
     pub fn crash_point(name: &'static str) {
-        static WANTED: OnceLock<Option<(String, u64)>> = OnceLock::new();
+        static WANTED: OnceLock<[Wanted; 2]> = OnceLock::new();
         static SEEN: OnceLock<Mutex<HashMap<&'static str, u64>>> = OnceLock::new();
         let wanted = WANTED.get_or_init(|| {
-            let text = std::env::var("FOREBAY_CRASH_AT").ok()?;
-            let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
-            Some((name.to_owned(), times.parse().unwrap_or(1)))
+            ["FOREBAY_CRASH_AT", "FOREBAY_PANIC_AT"].map(|variable| {
+                let text = std::env::var(variable).ok()?;
+                let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
+                Some((name.to_owned(), times.parse().unwrap_or(1)))
+            })
         });
-        let Some((_, times)) = wanted.as_ref().filter(|(wanted, _)| wanted == name) else { return };
-        let mut seen = SEEN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        let count = seen.entry(name).or_default();
-        *count += 1;
-        if count == times {
+        let [crash, panic] = wanted.each_ref().map(|w| w.as_ref().filter(|(wanted, _)| wanted == name));
+        if crash.is_none() && panic.is_none() {
+            return;
+        }
+        let count = {
+            let mut seen = SEEN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
+            let count = seen.entry(name).or_default();
+            *count += 1;
+            *count
+        };
+        if crash.is_some_and(|(_, times)| *times == count) {
             // SIGKILL, not abort: nothing of this process may run any more, exactly as in a real kill.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
         }
+        assert!(panic.is_none_or(|(_, times)| *times != count), "a panic was asked for at {name}");
     }
 }
 

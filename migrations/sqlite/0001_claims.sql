@@ -79,6 +79,11 @@ CREATE TABLE dead_letters (
     payload     TEXT    NOT NULL
 ) STRICT;
 
+-- A dead claim is still its buyer's: whoever asks for a claim that is no row is looked up here, and must not cost a
+-- pass over all dead letters.
+CREATE INDEX dead_letters_by_claim ON dead_letters (claim_id);
+CREATE INDEX dead_letters_by_user ON dead_letters (user_id, seq);
+
 -- Which journal the database belongs to, and the last of its entries that is here. One row, once it is bound.
 CREATE TABLE forebay_meta (
     one     INTEGER PRIMARY KEY CHECK (one = 1),

@@ -16,8 +16,8 @@ use serde::Deserialize;
 use super::layers::{KNOWN, Layered, Problem, SERVICE_KEYS, Settings, problem};
 use super::values::{self, AdminAddr, Auth, BufferKind, Scope, Secret, ServiceKey, StoreUrl};
 use super::{Antiscalper, Buffer, Cache, Config, Ingest, Redis, Shutdown, Store, Workers};
-use crate::sale::rate::{Rate, RateError};
 use crate::sale::Durability;
+use crate::sale::rate::{Rate, RateError};
 
 /// Ranges of what an operator may set; `defaults.toml` tells them, and a test holds it to these.
 pub(super) const THREADS: RangeInclusive<usize> = 0..=256;

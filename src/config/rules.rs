@@ -20,7 +20,10 @@ pub(super) fn check(config: &Config, r: &mut Reader) {
 fn workers(config: &Config, r: &mut Reader) {
     let is_sqlite = matches!(config.store.url, StoreUrl::Sqlite(_));
     if r.sound(&["workers.count", "store.url"]) && is_sqlite && config.workers.count > 1 {
-        r.refuse("workers.count", "expected 0 or 1, because SQLite has one writer: more workers could not write sooner");
+        r.refuse(
+            "workers.count",
+            "expected 0 or 1, because SQLite has one writer: more workers could not write sooner",
+        );
     }
 }
 

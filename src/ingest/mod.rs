@@ -7,6 +7,7 @@ pub mod admin;
 pub mod auth;
 pub mod claim_path;
 pub mod connection;
+pub mod cors;
 pub mod export;
 pub mod listen;
 pub mod ops;
@@ -57,6 +58,8 @@ pub struct App {
     pub by_address: bool,
     /// Who may call.
     pub auth: auth::Authenticator,
+    /// Whose pages may read what the public listener answers; none where that is nobody's.
+    pub cors: Option<cors::Cors>,
     /// The operator's token; none on loopback.
     pub admin_token: Option<auth::TokenDigest>,
     /// The time.

@@ -31,8 +31,8 @@ const LOOKS: usize = 3;
 /// A claim as a reader gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Seen {
-    /// In the buffer or in the database.
-    Held { claim: Claim, campaign: CampaignId, currency: Option<Currency>, status: ClaimStatus },
+    /// In the buffer or in the database. One that is `accepted` and not `waiting` is in the dead letters.
+    Held { claim: Claim, campaign: CampaignId, currency: Option<Currency>, status: ClaimStatus, waiting: bool },
     /// Its caller was told that the outcome is unknown, and no entry says more.
     Unsettled { id: ClaimId, user: UserId, state: Unsettled },
 }
@@ -67,7 +67,7 @@ impl Seen {
     fn reply(&self, app: &App) -> Reply {
         let mut body = Vec::with_capacity(448);
         match self {
-            Self::Held { claim, campaign, currency, status } => {
+            Self::Held { claim, campaign, currency, status, .. } => {
                 let (currency, version) = (*currency, self.version());
                 ClaimDocument { claim, campaign, currency, status: *status, version }.write(&mut body, &app.receipts);
             }
@@ -89,7 +89,8 @@ impl Seen {
 impl From<StoredClaim> for Seen {
     fn from(stored: StoredClaim) -> Self {
         let row = stored.row;
-        Self::Held { claim: row.claim, campaign: row.campaign, currency: row.currency, status: stored.status }
+        let (campaign, currency, status) = (row.campaign, row.currency, stored.status);
+        Self::Held { claim: row.claim, campaign, currency, status, waiting: false }
     }
 }
 
@@ -130,7 +131,7 @@ pub async fn claim(
             }
             match look(app, id).await {
                 Ok(now) => seen = now,
-                // A claim that was seen does not vanish for a reader that waits, even where its row was refused.
+                // A claim that was seen does not vanish for a reader that waits, even where its row was deleted by hand.
                 Err(Problem::UnknownClaim) => break,
                 Err(other) => return Err(other),
             }
@@ -143,8 +144,9 @@ pub async fn claim(
 /// Waits until it is worth looking again.
 async fn change_of(app: &App, waits: &Rc<Waits>, seen: &Seen) {
     match seen {
-        Seen::Held { claim, status: ClaimStatus::Accepted, .. } => waits.until_retired(claim.seq).await,
-        // Nothing changes a row in this version; the caller gets its quiet until the end of its wait.
+        Seen::Held { claim, waiting: true, .. } => waits.until_retired(claim.seq).await,
+        // Nothing changes a row or a dead letter in this version, and what has left the buffer is retired already: waiting
+        // for that would never rest. The caller gets its quiet until the end of its wait.
         Seen::Held { .. } => waits.until_over().await,
         Seen::Unsettled { id, state, .. } => {
             let now = Some(*state);
@@ -186,7 +188,8 @@ fn waiting(app: &App, id: ClaimId) -> Option<Seen> {
 fn accepted(app: &App, claim: Claim) -> Option<Seen> {
     let campaigns = app.buffer.campaigns();
     let view = campaigns.number(claim.campaign)?;
-    Some(Seen::Held { claim, campaign: view.id, currency: view.currency, status: ClaimStatus::Accepted })
+    let status = ClaimStatus::Accepted;
+    Some(Seen::Held { claim, campaign: view.id, currency: view.currency, status, waiting: true })
 }
 
 /// `GET /v1/users/{user}/claims?limit=&cursor=`
@@ -243,7 +246,7 @@ fn page_json(app: &App, page: &[(Seq, Seen)], last: Option<Seq>) -> Vec<u8> {
         if i > 0 {
             body.push(b',');
         }
-        if let Seen::Held { claim, campaign, currency, status } = seen {
+        if let Seen::Held { claim, campaign, currency, status, .. } = seen {
             let (currency, version) = (*currency, seen.version());
             ClaimDocument { claim, campaign, currency, status: *status, version }.write(&mut body, &app.receipts);
         }
@@ -362,7 +365,8 @@ mod tests {
             accepted_at: Timestamp(0),
             durability: Durability::Disk,
         };
-        Seen::Held { claim, campaign: CampaignId::parse("c").unwrap(), currency: None, status }
+        let waiting = status == ClaimStatus::Accepted;
+        Seen::Held { claim, campaign: CampaignId::parse("c").unwrap(), currency: None, status, waiting }
     }
 
     #[test]

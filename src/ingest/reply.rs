@@ -311,6 +311,13 @@ pub fn not_modified(etag: &str) -> Reply {
     reply
 }
 
+/// Done, and nothing to say.
+pub fn no_content() -> Reply {
+    let mut reply = Response::new(Full::default());
+    *reply.status_mut() = StatusCode::NO_CONTENT;
+    reply
+}
+
 /// Adds an `ETag`, quotes included.
 pub fn set_etag(reply: &mut Reply, etag: &str) {
     reply.headers_mut().extend(HeaderValue::try_from(etag).ok().map(|e| (header::ETAG, e)));

@@ -9,6 +9,7 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future::Future;
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::pin::pin;
@@ -31,6 +32,7 @@ use super::{App, Door, wire};
 use crate::clock;
 use crate::config::AdminAddr;
 use crate::limits;
+use crate::plant;
 
 /// Why the listeners could not be started, or one of them ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -79,13 +81,14 @@ impl Servers {
         let (admin_stop, admin_told) = watch::channel(None);
         let mut public_threads = Vec::new();
         for (no, socket) in (0..).zip(listening.sockets) {
-            let start = Start { app: app.clone(), front: no, stop: public_told.clone(), tell: tell.clone() };
+            let (app, stop) = (app.clone(), public_told.clone());
+            let start = Start { app, front: no, stop, tell: tell.clone(), public: true };
             public_threads.push(start.spawn(format!("ingest-{no}"), async move |thread| {
                 let listener = TcpListener::from_std(socket)?;
                 serve::<Public, _>(thread, listener).await
             })?);
         }
-        let start = Start { app: app.clone(), front: threads, stop: admin_told, tell };
+        let start = Start { app: app.clone(), front: threads, stop: admin_told, tell, public: false };
         let admin_thread = start.spawn("admin".to_owned(), async move |thread| match admin_listener {
             AdminListener::Tcp(socket) => serve::<Admin, _>(thread, TcpListener::from_std(socket)?).await,
             AdminListener::Unix(socket) => serve::<Admin, _>(thread, UnixListener::from_std(socket)?).await,
@@ -113,10 +116,13 @@ impl Servers {
 
     /// Accepts no more, lets requests finish for at most `grace`, then ends all threads. Say before that the node is
     /// draining ([`App::draining`]). The admin listener ends last.
-    pub fn stop(self, grace: Duration) {
+    ///
+    /// # Errors
+    /// The listener or thread that failed first, before this or meanwhile; all have ended nevertheless.
+    pub fn stop(self, grace: Duration) -> Result<(), ServeError> {
         self.public_stop.send_replace(Some(grace));
         for thread in self.public_threads {
-            // A panic has been reported by `fatal`.
+            // A panic has been told by the thread's guards.
             let _ = thread.join();
         }
         self.admin_stop.send_replace(Some(Duration::ZERO));
@@ -124,6 +130,7 @@ impl Servers {
         if let AdminAddr::Unix(path) = &self.admin {
             let _ = std::fs::remove_file(path);
         }
+        self.failed.borrow().clone().map_or(Ok(()), |why| Err(ServeError::Failed(why)))
     }
 }
 
@@ -134,6 +141,8 @@ enum AdminListener {
 
 /// What a thread is started with.
 struct Start {
+    /// Whether buyers come here.
+    public: bool,
     app: Arc<App>,
     front: u16,
     stop: watch::Receiver<Option<Duration>>,
@@ -148,10 +157,11 @@ impl Start {
         // Made here, so that what is missing is told to whoever starts the thread.
         let report = Report { name: name.clone(), tell: self.tell };
         std::thread::Builder::new().name(name).spawn(move || {
-            let result =
-                tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default()).and_then(
-                    |runtime| runtime.block_on(async { run(Thread::new(self.app, self.front, self.stop)).await }),
-                );
+            let _guard = OnPanic(report.clone());
+            let built = runtime(&self.app, self.public).build_local(Default::default());
+            let result = built.and_then(|runtime| {
+                runtime.block_on(async { run(Thread::new(self.app, self.front, self.stop, report.clone())).await })
+            });
             if let Err(error) = result {
                 report.failed(&error);
             }
@@ -159,7 +169,19 @@ impl Start {
     }
 }
 
-/// Tells of a thread that ended by itself; also of a panic.
+/// A thread's runtime. A public one tells the buffer when it runs out of work, which ends the wait for a larger batch.
+fn runtime(app: &Arc<App>, public: bool) -> tokio::runtime::Builder {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all();
+    if public {
+        let (parks, unparks) = (app.buffer.clone(), app.buffer.clone());
+        builder.on_thread_park(move || parks.front_parks()).on_thread_unpark(move || unparks.front_unparks());
+    }
+    builder
+}
+
+/// Tells of a thread that can't go on; the first such news counts.
+#[derive(Clone)]
 struct Report {
     name: String,
     tell: watch::Sender<Option<String>>,
@@ -167,16 +189,29 @@ struct Report {
 
 impl Report {
     fn failed(&self, why: &dyn fmt::Display) {
-        self.tell.send_replace(Some(format!("the listener of thread {} has failed: {why}", self.name)));
+        let news = || format!("the listener of thread {} has failed: {why}", self.name);
+        self.tell.send_if_modified(|first| first.is_none() && first.replace(news()).is_none());
     }
 }
 
-impl Drop for Report {
+/// Tells of the panic of the thread, or the task, that it belongs to.
+struct OnPanic(Report);
+
+impl Drop for OnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.failed(&"it panicked");
+            self.0.failed(&"it panicked (the message is above)");
         }
     }
+}
+
+/// Starts a task that its thread can't do without: the runtime would keep its panic to itself.
+fn spawn_vital(report: &Report, task: impl Future<Output = ()> + 'static) {
+    let guard = OnPanic(report.clone());
+    tokio::task::spawn_local(async move {
+        let _guard = guard;
+        task.await;
+    });
 }
 
 /// What the connections of a thread share.
@@ -186,22 +221,24 @@ pub struct Thread {
     connections: Rc<Connections>,
     scratch: Rc<RefCell<Vec<u8>>>,
     stop: watch::Receiver<Option<Duration>>,
+    report: Report,
 }
 
 impl Thread {
-    fn new(app: Arc<App>, front: u16, stop: watch::Receiver<Option<Duration>>) -> Rc<Self> {
+    fn new(app: Arc<App>, front: u16, stop: watch::Receiver<Option<Duration>>, report: Report) -> Rc<Self> {
         let front = app.buffer.front(front);
-        tokio::task::spawn_local(front.clone().run());
+        spawn_vital(&report, front.clone().run());
         let waits = Waits::new(app.retired.clone());
-        tokio::task::spawn_local(waits.clone().run());
+        spawn_vital(&report, waits.clone().run());
         let thread = Rc::new(Self {
             door: Door::new(app, front),
             waits,
             connections: Rc::default(),
             scratch: wire::scratch(),
             stop,
+            report,
         });
-        tokio::task::spawn_local(thread.clone().keep_deadlines());
+        spawn_vital(&thread.report, thread.clone().keep_deadlines());
         thread
     }
 
@@ -232,6 +269,7 @@ impl Thread {
         let mut swept = 0;
         loop {
             every.tick().await;
+            plant::crash_point("ingest.tick");
             self.door.front.sweep();
             let millis = start.elapsed().as_millis() as u64;
             if millis >= swept + limits::CONNECTION_TICK_MILLIS {
@@ -249,6 +287,7 @@ impl Thread {
     }
 
     async fn finish(&self, grace: Duration) {
+        plant::crash_point("ingest.finish");
         self.waits.end();
         if tokio::time::timeout(grace, self.until_empty()).await.is_ok() {
             return;
@@ -306,10 +345,11 @@ async fn serve<R: Routes, L: Listener>(thread: Rc<Thread>, listener: L) -> io::R
     drop(listener);
     let grace = match result {
         Ok(grace) => grace,
-        // Told at once; what is under way may finish until the node stops for it.
+        // Told at once, so that the node stops for it; what is under way goes on until then, and has the stop's grace.
         Err(error) => {
             tracing::error!(%error, "a listener can't accept any more");
-            return Err(error);
+            thread.report.failed(&error);
+            thread.stopped().await
         }
     };
     thread.finish(grace).await;

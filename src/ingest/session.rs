@@ -159,15 +159,20 @@ async fn respond<R: Routes>(session: Rc<Session>, request: Request<Incoming>) ->
     let id = request_id(&session, &head);
     let sound = check_message(&session.meter, &head, &body);
     let is_unsound = sound.is_err();
-    let result = match sound {
-        Ok(()) => R::answer(&session, &head, body).await,
-        Err(problem) => Err(problem),
+    let cors = session.door().app.cors.as_ref().filter(|_| R::IS_PUBLIC);
+    let result = match (sound, cors.and_then(|cors| cors.preflight(&head))) {
+        (Ok(()), None) => R::answer(&session, &head, body).await,
+        (Ok(()), Some(leave)) => Ok(R::whole(leave)),
+        (Err(problem), _) => Err(problem),
     };
     let mut reply = result.unwrap_or_else(|problem| {
         session.door().app.buffer.metrics().refusals[problem.index()].add(1);
         R::whole(problem.into_reply())
     });
     reply.headers_mut().insert(X_REQUEST_ID, id);
+    if let Some(cors) = cors {
+        cors.permit(&head.headers, &mut reply);
+    }
     // Where the bounds of a message are in doubt, nothing behind it can be trusted to be one.
     if head.version < Version::HTTP_2 && (is_unsound || session.thread.is_stopping()) {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -105,6 +105,17 @@ impl Campaign {
         &self.winners
     }
 
+    /// All of its money, and what nobody holds of it: a red packet's total and rest, or price × stock and price × free.
+    /// Zero where claims carry no amount.
+    pub fn money(&self) -> (Money, Money) {
+        // Creation and every restock see to it that price × stock fits (`check_turnover`).
+        let worth = |units: Units| Money(self.spec.price.map_or(0, |price| price.0 * units.0 as i64));
+        match &self.spec.red_packet {
+            Some(packet) => (packet.total, self.left),
+            None => (worth(self.spec.stock), worth(self.free)),
+        }
+    }
+
     /// The pages of its tables that are still to be written for the first time.
     pub(super) fn cold_pages(&self) -> impl Iterator<Item = ColdPages> {
         self.winners.cold_pages().into_iter().chain(self.keys.cold_pages())

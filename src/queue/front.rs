@@ -9,6 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -90,7 +91,7 @@ impl Front {
     /// # Errors
     /// [`SubmitError`]: it was not taken.
     pub fn submit(self: &Rc<Self>, command: Command) -> Result<Waiting, SubmitError> {
-        if self.shared.published.fenced.load(std::sync::atomic::Ordering::Relaxed) {
+        if self.shared.published.fenced.load(Ordering::Relaxed) {
             return Err(SubmitError::NotDurable);
         }
         let claim = match &command {
@@ -160,7 +161,7 @@ impl Front {
             if self.waker.borrow().as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
                 *self.waker.borrow_mut() = Some(cx.waker().clone());
             }
-            if self.unrung.take() {
+            if self.unrung.take() && !self.shared.gathering.load(Ordering::SeqCst) {
                 self.shared.bell.ring();
             }
             while self.mailbox.poll_take(cx, &mut mail).is_ready() {

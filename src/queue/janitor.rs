@@ -16,6 +16,7 @@ use super::journal::{Janitor, JournalError, SnapshotInfo, SnapshotJob, Step};
 use super::recover::Follower;
 use super::sequencer::Published;
 use crate::limits;
+use crate::plant;
 
 /// Runs the janitor until it is told to stop.
 pub struct JanitorThread {
@@ -24,7 +25,8 @@ pub struct JanitorThread {
 }
 
 impl JanitorThread {
-    /// Starts it. The book of a snapshot hashes with `key` and may take `memory_max` bytes.
+    /// Starts it. The book of a snapshot hashes with `key` and may take `memory_max` bytes. The thread keeps `guard` until
+    /// it ends, by a panic too.
     ///
     /// # Errors
     /// Where the system gives no thread.
@@ -33,9 +35,11 @@ impl JanitorThread {
         published: Arc<Published>,
         key: HashKey,
         memory_max: u64,
+        guard: impl Send + 'static,
     ) -> io::Result<Self> {
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new().name("janitor".to_owned()).spawn(move || {
+            let _guard = guard;
             // Its work is bulk: it gives way to whatever acknowledges claims.
             let _ = rustix::process::nice(limits::BACKGROUND_NICE);
             Rounds { janitor, published, key, memory_max, snapshot: None, told: false }.run(&stopped);
@@ -46,7 +50,7 @@ impl JanitorThread {
     /// Ends it and waits for it; a snapshot under way is finished first.
     pub fn stop(self) {
         drop(self.stop);
-        // A panic there has been logged; what it left undone is done at the next start.
+        // A panic there is its guard's news; what it left undone is done at the next start.
         let _ = self.thread.join();
     }
 }
@@ -82,6 +86,7 @@ impl<D: Disk> Rounds<D> {
     }
 
     fn round(&mut self) -> Result<Duration, JournalError> {
+        plant::crash_point("janitor.round");
         let cold = std::mem::take(&mut *self.published.cold.lock().unwrap_or_else(PoisonError::into_inner));
         cold.iter().for_each(ColdPages::warm);
         if let Some(snapshot) = self.snapshot.take_if(|s| s.is_finished()) {

@@ -27,7 +27,7 @@ pub mod winners;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
@@ -65,6 +65,10 @@ pub(crate) struct Shared {
     max_entries: u64,
     hash_key: HashKey,
     stop: AtomicBool,
+    /// Public front-end threads that have nothing to do.
+    parked: AtomicUsize,
+    /// Whether the sequencer waits for a larger batch, and is not to be rung for each submission.
+    gathering: AtomicBool,
 }
 
 /// The buffer.
@@ -97,6 +101,8 @@ impl Buffer {
             max_entries: settings.max_entries,
             hash_key: settings.hash_key,
             stop: AtomicBool::new(false),
+            parked: AtomicUsize::new(0),
+            gathering: AtomicBool::new(false),
         }))
     }
 
@@ -153,6 +159,17 @@ impl Buffer {
     /// The last entry that is in the database.
     pub fn retired(&self) -> Seq {
         self.pending().retired()
+    }
+
+    /// A public front-end thread has run out of work: the sequencer need not wait for more.
+    pub fn front_parks(&self) {
+        self.0.parked.fetch_add(1, Ordering::SeqCst);
+        self.0.bell.ring();
+    }
+
+    /// A public front-end thread has work again.
+    pub fn front_unparks(&self) {
+        self.0.parked.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Lets the sequencer end once its queue is empty. Call it when nobody submits any more.

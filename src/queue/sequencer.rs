@@ -178,6 +178,9 @@ impl<D: Disk> Sequencer<D> {
     /// Writes a mark, so that damage to the last entries is told from a torn write. For when there is nothing to do;
     /// does nothing if the last frame is a mark already.
     pub fn mark(&mut self, now: Timestamp) {
+        // While the disk is full the front end refuses on the spot, so that no batch comes that could notice that there is
+        // room again.
+        self.published.disk_full.store(self.writer.room() != Room::Plenty, Ordering::Relaxed);
         if self.marked || self.failed || self.writer.room() == Room::Full {
             return;
         }

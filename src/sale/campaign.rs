@@ -215,7 +215,13 @@ pub fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, FieldError
         let message = e.into_inner().to_string();
         // A document that ends inside a name has a path that nobody knows yet, which serde writes as a question mark.
         let known = path.trim_end_matches('?').trim_end_matches('.');
-        let field = if known.is_empty() { named_field(&message) } else { known.to_owned() };
+        // Of a missing field the path ends at the object that lacks it.
+        let missing = message.starts_with("missing field");
+        let field = match named_field(&message) {
+            named if known.is_empty() => named,
+            named if missing => format!("{known}.{named}"),
+            _ => known.to_owned(),
+        };
         FieldError::new(field, message)
     })?;
     reader.end().map_err(|e| FieldError::new("", e.to_string()))?;

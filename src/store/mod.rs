@@ -128,7 +128,7 @@ pub struct Position {
 pub struct StoredClaim {
     /// The row. `claim.campaign` is the book's number.
     pub row: ClaimRow,
-    /// `persisted`, or what came of it.
+    /// `persisted`, or what came of it; `accepted` for a claim in the dead letters, which is its buyer's all the same.
     pub status: ClaimStatus,
 }
 
@@ -162,16 +162,17 @@ pub trait Store: Send + Sync + 'static {
     /// Some faults are seen only in a sum (the guard against oversell): the row at fault is the last one of the shortest
     /// prefix, without the rows already found dead, that is refused.
     fn probe(&self, rows: &[Row]) -> impl Future<Output = Result<(), StoreError>> + Send;
-    /// One claim.
+    /// One claim: its row, or else its dead letter.
     fn claim(&self, id: ClaimId) -> impl Future<Output = Result<Option<StoredClaim>, StoreError>> + Send;
-    /// A buyer's claims with a seq below `before`, newest first, at most `limit`.
+    /// A buyer's claims, rows and dead letters, with a seq below `before`, newest first, at most `limit`.
     fn claims_of(
         &self,
         user: &UserId,
         before: Option<Seq>,
         limit: u32,
     ) -> impl Future<Output = Result<Vec<StoredClaim>, StoreError>> + Send;
-    /// A campaign's claims with a seq above `after`, oldest first, at most `limit`; all campaigns' for `None`.
+    /// A campaign's rows with a seq above `after`, oldest first, at most `limit`; all campaigns' for `None`. No dead
+    /// letters: those are [`Self::dead_claims`].
     fn scan(
         &self,
         campaign: Option<&CampaignId>,

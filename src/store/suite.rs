@@ -161,6 +161,42 @@ pub(super) async fn dead_rows_land_with_the_cursor<S: Store>(store: S) {
     assert_eq!((store.dead_count().await, store.dead_claims(Seq(3), 10).await), (Ok(2), Ok(vec![])));
 }
 
+pub(super) async fn a_dead_claim_is_still_its_buyers<S: Store>(store: S) {
+    let mut rows = vec![created(1, 100)];
+    rows.extend((2..=31).map(|seq| {
+        let mut row = claim(seq, "a");
+        row.claim.hold = seq as u32;
+        Row::Claim(row)
+    }));
+    rows.push(Row::Claim(claim(32, "b")));
+    // The creation is dead too, and every third claim.
+    let mut dead: Vec<_> = (0..31).step_by(3).map(|index| DeadRow { index, reason: "poison".into() }).collect();
+    dead.push(DeadRow { index: 31, reason: "poison".into() });
+    assert_eq!(store.write(&batch(0, rows.clone()), &dead).await, committed(20));
+    for (index, row) in rows.iter().enumerate() {
+        let Row::Claim(row) = row else { continue };
+        let is_dead = dead.iter().any(|d| d.index == index);
+        let status = if is_dead { ClaimStatus::Accepted } else { ClaimStatus::Persisted };
+        let seen = store.claim(row.claim.claim_id).await.unwrap().map(|c| (c.row, c.status));
+        assert_eq!(seen, Some((*row, status)), "row {index}");
+    }
+    let user = UserId::parse("a").unwrap();
+    let (mut seen, mut before) = (Vec::new(), None);
+    loop {
+        let page = store.claims_of(&user, before, 4).await.unwrap();
+        let Some(last) = page.last() else { break };
+        before = Some(last.row.claim.seq);
+        assert!(page.len() == 4 || seen.len() == 28, "a short page in the middle");
+        seen.extend(page.iter().map(|c| (c.row.claim.seq.0, c.status)));
+    }
+    let dead_seq = |seq: u64| dead.iter().any(|d| d.index as u64 + 1 == seq);
+    let status = |seq| if dead_seq(seq) { ClaimStatus::Accepted } else { ClaimStatus::Persisted };
+    assert_eq!(seen, (2..=31).rev().map(|seq| (seq, status(seq))).collect::<Vec<_>>());
+    let of_b = store.claims_of(&UserId::parse("b").unwrap(), None, 30).await.unwrap();
+    assert_eq!(of_b.iter().map(|c| (c.row, c.status)).collect::<Vec<_>>(), [(claim(32, "b"), ClaimStatus::Accepted)]);
+    assert_eq!(store.scan(None, Seq(0), 100).await.unwrap().len(), 20, "a scan is of rows only");
+}
+
 pub(super) async fn a_probe_leaves_nothing<S: Store>(store: S) {
     assert_eq!(store.write(&batch(0, vec![created(1, 10)]), &[]).await, committed(0));
     let before = everything(&store).await;
@@ -267,6 +303,7 @@ macro_rules! store_suite {
             the_same_claim_again_is_fine_and_another_under_its_id_is_not
             a_buyer_has_one_claim_a_hold
             dead_rows_land_with_the_cursor
+            a_dead_claim_is_still_its_buyers
             a_probe_leaves_nothing
             more_than_the_stock_is_refused_and_a_restock_counts
             a_buyers_claims_come_newest_first_page_by_page

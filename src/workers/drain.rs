@@ -278,7 +278,8 @@ enum AllFailed {
     Store(StoreError),
 }
 
-fn balances(totals: &[Totals]) -> Vec<(CampaignNo, Balance)> {
+/// The database's sums as the ledger takes them.
+pub fn balances(totals: &[Totals]) -> Vec<(CampaignNo, Balance)> {
     let balance = |t: &Totals| Balance {
         persisted: t.persisted.0,
         dead: t.dead.0,

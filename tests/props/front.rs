@@ -31,7 +31,7 @@ impl<D: Disk> House<D> {
 
     fn begin(&mut self) {
         let sequencer = self.sequencer.take().unwrap();
-        self.thread = Some(run::spawn(&self.buffer, sequencer, ScriptedClock::at(NOON)).unwrap());
+        self.thread = Some(run::spawn(&self.buffer, sequencer, ScriptedClock::at(NOON), ()).unwrap());
     }
 
     /// Ends the sequencer's thread; gives the units that its book holds of campaign 0.

@@ -65,7 +65,7 @@ impl Model {
         let (units, money) = Self::sums(self.all.iter(), no);
         let (stock, free) = (Units(STOCK), Units(STOCK - units));
         let (total, left) = (Money(TOTAL), Money(TOTAL - money));
-        StockNow { no: CampaignNo(no), stock, free, total, left, packet: no == 1 }
+        StockNow { no: CampaignNo(no), stock, free, total, left }
     }
 }
 

@@ -284,17 +284,27 @@ proptest! {
 }
 
 #[test]
+fn the_money_of_a_sale_is_price_times_units_and_adds_up() {
+    let mut node = Node::new(1_000, &[sale("s", 100, 3)]);
+    let money = |node: &Node| {
+        let b = node.balance(0);
+        (b.money_stock, b.money_free, b.money_accepted, b.money_persisted, b.money_dead, b.money_error())
+    };
+    assert_eq!(money(&node), (25_000, 25_000, 0, 0, 0, 0));
+    assert!(node.claims(&[claim(0, 1, 3, 1), claim(0, 2, 1, 2), claim(0, 3, 2, 3)]).iter().all(accepted));
+    assert_eq!(money(&node), (25_000, 23_500, 1_500, 0, 0, 0));
+    let lease = node.published.pending.lease(100).unwrap();
+    node.published.pending.retire(&lease, &[2]);
+    assert_eq!(money(&node), (25_000, 23_500, 0, 1_250, 250, 0), "entry 1 is the campaign, 2 to 4 are claims");
+    assert!(node.restock("s", -10, None).is_ok());
+    assert_eq!(money(&node), (22_500, 21_000, 0, 1_250, 250, 0));
+}
+
+#[test]
 fn a_ledger_that_does_not_add_up_says_by_how_much() {
     let pending = Pending::new(forebay::sale::Seq(0));
     let (units, money) = (forebay::sale::Units, forebay::sale::Money);
-    let now = StockNow {
-        no: CampaignNo(0),
-        stock: units(9),
-        free: units(7),
-        total: money(90),
-        left: money(60),
-        packet: true,
-    };
+    let now = StockNow { no: CampaignNo(0), stock: units(9), free: units(7), total: money(90), left: money(60) };
     let context = forebay::queue::codec::FrameContext {
         first_seq: forebay::sale::Seq(0),
         at: NOON,

@@ -107,6 +107,10 @@ impl World {
                 let accepted = sale.total() - sale.left() - live.money - dead.money;
                 let due = (sale.total(), sale.left(), accepted);
                 assert_eq!((b.money_stock, b.money_free, b.money_accepted), due, "P4: money of {no}");
+            } else {
+                let worth = |units: u64| sale.def.price.unwrap_or(0) * units as i64;
+                let due = (worth(sale.stock()), worth(sale.free()), worth(accepted));
+                assert_eq!((b.money_stock, b.money_free, b.money_accepted), due, "P4: money of {no}");
             }
         }
     }

@@ -96,7 +96,12 @@ impl Connections {
             _ => self.open(Purpose::Write).await?,
         };
         let (result, clean) = work(&mut connected.sql).await;
-        if clean == Clean::Yes {
+        if matches!(result, Err(StoreError::Outage(_))) {
+            // A file that could not be written to when it was opened stays read-only for ever, whatever becomes of it: for
+            // this connection, and, through the shared memory beside it, for every one that this process opens while
+            // another is still open. So after an outage all begin anew.
+            self.idle().clear();
+        } else if clean == Clean::Yes {
             *slot = Some(connected);
         }
         result

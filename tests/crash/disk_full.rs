@@ -1,0 +1,92 @@
+//! A disk that is full: a small ext4 of its own, and a file that takes what is left of it.
+
+use std::fs::{self, File};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::client::Client;
+use crate::ledger::{Ledger, Sold};
+use crate::support::sale::{claim, flash_sale};
+use crate::support::{Site, eventually};
+
+/// A file system in a file.
+struct SmallDisk {
+    folder: PathBuf,
+}
+
+fn tool(name: &str, arguments: &[&str]) {
+    let needs = "this test needs root, loop devices, and mkfs.ext4 and mount (Debian: e2fsprogs, mount)";
+    let path = "/usr/sbin:/sbin:/usr/bin:/bin";
+    let output = Command::new(name).args(arguments).env("PATH", path).output();
+    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; {needs}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{name} {arguments:?}: {said}; {needs}");
+}
+
+impl SmallDisk {
+    fn make(place: &Path, mib: u64) -> Self {
+        let (image, folder) = (place.join("disk.img"), place.join("disk"));
+        File::create(&image).and_then(|f| f.set_len(mib << 20)).expect("an image");
+        fs::create_dir(&folder).expect("a folder");
+        tool("mkfs.ext4", &["-q", "-F", image.to_str().expect("a path")]);
+        tool("mount", &["-o", "loop", image.to_str().expect("a path"), folder.to_str().expect("a path")]);
+        Self { folder }
+    }
+
+    /// Takes every block that is left.
+    fn fill(&self) -> PathBuf {
+        let path = self.folder.join("ballast");
+        let mut file = File::create(&path).expect("a file");
+        for size in [64 * 1024, 4 * 1024, 512] {
+            while file.write_all(&vec![7; size]).is_ok() {}
+        }
+        let _ = file.sync_all();
+        path
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+    }
+}
+
+pub fn run() {
+    let place = tempfile::tempdir().expect("a temporary folder");
+    let disk = SmallDisk::make(place.path(), 64);
+    let data = disk.folder.join("data");
+    let site = Site::new().text("buffer.data_dir", data.to_str().expect("a path"));
+    let site = site.env("FOREBAY_SEGMENT_BYTES", "2162688");
+    let site = site.text("store.url", &format!("sqlite:{}", data.join("forebay.db").display()));
+    let server = site.start();
+    server.create(&flash_sale("full", 5_000_000));
+    let path = site.folder.path().join("ledger");
+    let mut client = Client::start(&site, &path, 24, Duration::ZERO);
+    client.sell("full", "one");
+    eventually("claims are acknowledged", || Ledger::read(&path).acks() > 500);
+    let ballast = disk.fill();
+    let full = |ledger: &Ledger| ledger.refused.get("buffer-full").copied().unwrap_or_default();
+    eventually("claims are refused", || full(&Ledger::read(&path)) > 200);
+    let refused = server.call(&claim("full", "late"));
+    refused.expect(503, "buffer-full");
+    assert!(refused.header("retry-after").is_some());
+    let ledger = Ledger::read(&path);
+    let acked = ledger.acks();
+    assert!(ledger.unknown.is_empty() && ledger.lost == 0, "the disk was full before it was noticed: {ledger:?}");
+    let others: Vec<_> = ledger.refused.keys().filter(|s| *s != "buffer-full").collect();
+    assert!(others.is_empty(), "{others:?}");
+    assert_eq!(server.metric("forebay_fenced"), Some(0.0), "a full disk is no failed write");
+    fs::remove_file(ballast).expect("it can be removed");
+    eventually("it goes on", || Ledger::read(&path).acks() > acked + 500);
+    client.stop();
+    let ledger = Ledger::read(&path);
+    println!(
+        "full disk: {} acks, {} of them before there was room again, {} refusals",
+        ledger.acks(),
+        acked,
+        full(&ledger)
+    );
+    ledger.settle(&site, server, &[Sold { id: "full".to_owned(), stock: 5_000_000, total: None }]);
+}
