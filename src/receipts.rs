@@ -89,9 +89,9 @@ impl ReceiptFields {
             at += bytes.len();
         };
         put(DOMAIN);
-        for text in [self.campaign.as_str(), self.user.as_str()] {
+        for text in [self.campaign.as_bytes(), self.user.as_bytes()] {
             put(&[text.len() as u8]);
-            put(text.as_bytes());
+            put(text);
         }
         put(&self.claim_id.0);
         put(&self.quantity.0.to_le_bytes());

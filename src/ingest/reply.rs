@@ -373,9 +373,9 @@ impl ClaimDocument<'_> {
         out.extend_from_slice(b"{\"claim_id\":\"");
         out.extend_from_slice(&claim.claim_id.to_text());
         out.extend_from_slice(b"\",\"campaign\":\"");
-        out.extend_from_slice(self.campaign.as_str().as_bytes());
+        out.extend_from_slice(self.campaign.as_bytes());
         out.extend_from_slice(b"\",\"user\":\"");
-        out.extend_from_slice(claim.user.as_str().as_bytes());
+        out.extend_from_slice(claim.user.as_bytes());
         out.extend_from_slice(b"\",\"quantity\":");
         integer(out, claim.quantity.0);
         out.extend_from_slice(b",\"amount\":");

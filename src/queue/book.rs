@@ -31,7 +31,7 @@ impl HashKey {
     /// A buyer's hash.
     pub fn user(&self, user: &UserId) -> UserHash {
         let mut hasher = SipHasher13::new_with_key(&self.0);
-        hasher.write(user.as_str().as_bytes());
+        hasher.write(user.as_bytes());
         UserHash(hasher.finish128().as_u128())
     }
 
@@ -39,7 +39,7 @@ impl HashKey {
     pub fn key(&self, campaign: CampaignNo, user: &UserId, key: &str) -> KeyHash {
         let mut hasher = SipHasher13::new_with_key(&self.0);
         hasher.write_u32(campaign.0);
-        hasher.write(user.as_str().as_bytes());
+        hasher.write(user.as_bytes());
         hasher.write_u8(0);
         hasher.write(key.as_bytes());
         KeyHash(hasher.finish128().as_u128())

@@ -47,7 +47,7 @@ pub struct FrameContext {
 /// Appends a claim to `out`.
 pub fn encode_claim(out: &mut Vec<u8>, claim: &Claim) {
     let mut b = [0u8; 160];
-    let user = claim.user.as_str().as_bytes();
+    let user = claim.user.as_bytes();
     b[2] = CLAIMED;
     b[3] = if claim.amount.is_some() { HAS_AMOUNT } else { 0 } | if claim.key.is_some() { HAS_KEY } else { 0 };
     b[4..8].copy_from_slice(&claim.campaign.0.to_le_bytes());

@@ -98,7 +98,10 @@ impl<D: Disk> Rounds<D> {
             self.told = false;
         }
         Ok(match step {
-            Step::Worked | Step::Ready(_) | Step::Trimmed(_) => Duration::ZERO,
+            // A slice of zeros and its sync hold up a sync of the sequencer's: they are spread out, at a rate that still
+            // fills segments several times as fast as a core can.
+            Step::Worked => Duration::from_millis(limits::PREPARE_PAUSE_MILLIS),
+            Step::Ready(_) | Step::Trimmed(_) => Duration::ZERO,
             Step::SnapshotDue => {
                 if let Some(job) = self.janitor.snapshot_job() {
                     self.snapshot = self.make(job)?;

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::chunk::Chunk;
 use super::codec::FrameContext;
 use super::ledger::{Balance, Ledger, Sums};
+use crate::limits;
 use crate::sale::{CampaignNo, Claim, ClaimId, Entry, Event, Money, Seq, Units, UserHash, UserId};
 
 /// The oldest entries that are not in the database, for one transaction.
@@ -59,6 +60,8 @@ struct Inner {
     sealed: VecDeque<Arc<Chunk>>,
     /// Takes what comes.
     open: Option<Chunk>,
+    /// Memory of chunks that are done with.
+    spare: Vec<Chunk>,
     retired: Seq,
     last: Seq,
     ledger: Ledger,
@@ -72,6 +75,7 @@ impl Pending {
         let inner = Inner {
             sealed: VecDeque::new(),
             open: None,
+            spare: Vec::new(),
             retired,
             last: retired,
             ledger: Ledger::default(),
@@ -141,7 +145,12 @@ impl Pending {
         let freed = inner.retire_to(lease.after.plus(lease.entries.len() as u64));
         self.update(&inner);
         drop(inner);
-        drop(freed);
+        let spare: Vec<_> = freed.into_iter().filter_map(Arc::into_inner).map(|chunk| chunk.reuse(Seq(0))).collect();
+        if !spare.is_empty() {
+            let mut inner = self.lock();
+            let room = limits::SPARE_CHUNKS.saturating_sub(inner.spare.len());
+            inner.spare.extend(spare.into_iter().take(room));
+        }
     }
 
     /// Tells that the database has everything up to `cursor`, with the sums per campaign that it keeps: at start, when
@@ -238,7 +247,9 @@ impl Inner {
         if self.open.as_ref().is_some_and(Chunk::is_full) {
             self.seal();
         }
-        self.open.get_or_insert_with(|| Chunk::new(seq)).push(bytes, context);
+        let spare = &mut self.spare;
+        let fresh = || spare.pop().map_or_else(|| Chunk::new(seq), |chunk| chunk.reuse(seq));
+        self.open.get_or_insert_with(fresh).push(bytes, context);
         if let Some((no, quantity, amount)) = super::codec::claim_sums(bytes) {
             self.ledger.accept(no, quantity, amount);
         }

@@ -52,7 +52,7 @@ pub fn spawn<D: Disk>(
         let mut postman = Postman { shared: &shared, sorted: shared.mailboxes.iter().map(|_| Vec::new()).collect() };
         let mut batch = Vec::with_capacity(limits::SEQUENCER_BATCH_MAX);
         loop {
-            gather(&shared, &mut batch);
+            gather(&shared, sequencer.syncs(), &mut batch);
             if batch.is_empty() {
                 if shared.stop.load(Ordering::SeqCst) && shared.queue.is_empty() {
                     sequencer.mark(clock.now());
@@ -70,16 +70,16 @@ pub fn spawn<D: Disk>(
 /// Takes what has arrived, up to the limit; sleeps where nothing has.
 ///
 /// Where every front-end thread is busy, more is about to arrive, and a sync shared by more claims leaves more of the
-/// core to them: then, and only then, it waits for up to [`limits::GATHER_MICROS`]. A front end that has run out of work
+/// core to them: then, and only then (and never where nothing is synced), it waits for up to [`limits::GATHER_MICROS`]. A front end that has run out of work
 /// ends the wait, so that a node with time to spare never waits at all.
-fn gather(shared: &Shared, batch: &mut Vec<Submission>) {
+fn gather(shared: &Shared, syncs: bool, batch: &mut Vec<Submission>) {
     let idle = Duration::from_millis(limits::IDLE_MARK_MILLIS);
     let stopping = || shared.stop.load(Ordering::SeqCst);
     if shared.queue.is_empty() && !stopping() {
         shared.bell.sleep(Some(idle), || !shared.queue.is_empty() || stopping());
     }
     let enough = || shared.parked.load(Ordering::SeqCst) > 0 || shared.queue.len() >= limits::SEQUENCER_BATCH_MAX;
-    if !shared.queue.is_empty() && !enough() && !stopping() {
+    if syncs && !shared.queue.is_empty() && !enough() && !stopping() {
         let (start, limit) = (tick(), Duration::from_micros(limits::GATHER_MICROS));
         shared.gathering.store(true, Ordering::SeqCst);
         while let Some(left) = limit.checked_sub(start.elapsed())

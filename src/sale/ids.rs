@@ -69,6 +69,11 @@ macro_rules! text_id {
                 Text::parse(text).map(Self)
             }
 
+            /// The text's bytes, for where they need not be text again.
+            pub fn as_bytes(&self) -> &[u8] {
+                &self.0.bytes[..self.0.len as usize]
+            }
+
             /// The text, as it came in.
             pub fn as_str(&self) -> &str {
                 self.0.as_str()

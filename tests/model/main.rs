@@ -72,7 +72,9 @@ fn two_front_ends_ring_and_both_are_heard() {
                 bell.sleep(None, || queue.0.load(Ordering::SeqCst) > 0);
             }
         }
-        fronts.map(|front| front.join().unwrap());
+        for front in fronts {
+            front.join().unwrap();
+        }
     });
 }
 
