@@ -30,8 +30,8 @@ impl Doorbell {
 
     /// Wakes the thread if it sleeps. Call it after the work is visible to `has_work` of [`Self::sleep`].
     pub fn ring(&self) {
-        // The swap comes after the push in the one total order of sequentially consistent operations, and the sleeper's
-        // look at the queue after its store: one of the two sees the other.
+        // Both sides swap, and swaps of one flag have an order: if this one comes first, the sleeper's sees all that was
+        // done before it, the work included, and if the sleeper's comes first, this one finds it asleep.
         if self.asleep.swap(false, Ordering::SeqCst)
             && let Some(thread) = &*self.thread.lock().unwrap()
         {
@@ -41,7 +41,7 @@ impl Doorbell {
 
     /// Sleeps until the bell rings, or for at most `limit`; not at all where `has_work`. May return early.
     pub fn sleep(&self, limit: Option<Duration>, has_work: impl Fn() -> bool) {
-        self.asleep.store(true, Ordering::SeqCst);
+        self.asleep.swap(true, Ordering::SeqCst);
         if !has_work() {
             match limit {
                 Some(limit) => park_timeout(limit),

@@ -81,9 +81,11 @@ impl Drop for Mounted {
 /// The file system of the database is read-only when the server starts, and writable again half a minute later.
 pub fn read_only() {
     let site = Site::new();
-    let folder = Mounted(site.folder.path().join("shop"));
-    fs::create_dir(&folder.0).expect("a folder");
-    let site = site.text("store.url", &format!("sqlite:{}", folder.0.join("shop.db").display()));
+    let shop = site.folder.path().join("shop");
+    fs::create_dir(&shop).expect("a folder");
+    let site = site.text("store.url", &format!("sqlite:{}", shop.join("shop.db").display()));
+    // After the site, so that it is unmounted before the site's folder is removed.
+    let folder = Mounted(shop);
     folder.mount(&["--bind", folder.0.to_str().expect("a path")]);
     let server = site.start();
     server.create(&flash_sale("early", 10));

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::support::sale::flash_sale;
 use crate::support::{Server, Site, stdout};
 
-/// Every file below a folder with a sum of its bytes, but for the lock's, which says who looked last.
+/// Every file below a folder with a sum of its bytes, but for the lock's, which says who looked last, and unfinished ones,
+/// which nothing relies on and every start clears away.
 fn content(folder: &Path) -> BTreeMap<PathBuf, u32> {
     let mut all = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
@@ -18,7 +19,7 @@ fn content(folder: &Path) -> BTreeMap<PathBuf, u32> {
             let path = entry.unwrap().path();
             match path.is_dir() {
                 true => folders.push(path),
-                false if path.ends_with("LOCK") => {}
+                false if path.ends_with("LOCK") || path.extension().is_some_and(|e| e == "tmp") => {}
                 false => drop(all.insert(path.clone(), crc32c(&fs::read(path).unwrap()))),
             }
         }

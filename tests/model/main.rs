@@ -28,26 +28,33 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 #[derive(Default)]
 struct Queue(AtomicUsize);
 
+/// Takes `count` submissions, sleeping whenever there is none. On a thread of its own: loom would end a `join` early by an
+/// unpark that was meant for a sleep.
+fn sequencer(bell: Arc<Doorbell>, queue: Arc<Queue>, count: usize) -> loom::thread::JoinHandle<()> {
+    loom::thread::spawn(move || {
+        bell.attach(loom::thread::current());
+        let mut taken = 0;
+        while taken < count {
+            taken += queue.0.swap(0, Ordering::SeqCst);
+            if taken < count {
+                bell.sleep(None, || queue.0.load(Ordering::SeqCst) > 0);
+            }
+        }
+    })
+}
+
+fn submit(bell: &Doorbell, queue: &Queue) {
+    queue.0.fetch_add(1, Ordering::SeqCst);
+    bell.ring();
+}
+
 #[test]
 fn a_submission_is_never_slept_through() {
     loom::model(|| {
         let (bell, queue) = (Arc::new(Doorbell::default()), Arc::new(Queue::default()));
-        bell.attach(loom::thread::current());
-        let front = {
-            let (bell, queue) = (bell.clone(), queue.clone());
-            loom::thread::spawn(move || {
-                queue.0.fetch_add(1, Ordering::SeqCst);
-                bell.ring();
-            })
-        };
-        let mut taken = 0;
-        while taken < 1 {
-            taken += queue.0.swap(0, Ordering::SeqCst);
-            if taken < 1 {
-                bell.sleep(None, || queue.0.load(Ordering::SeqCst) > 0);
-            }
-        }
-        front.join().unwrap();
+        let sequencer = sequencer(bell.clone(), queue.clone(), 1);
+        submit(&bell, &queue);
+        sequencer.join().unwrap();
     });
 }
 
@@ -57,24 +64,14 @@ fn two_front_ends_ring_and_both_are_heard() {
     model.preemption_bound = Some(3);
     model.check(|| {
         let (bell, queue) = (Arc::new(Doorbell::default()), Arc::new(Queue::default()));
-        bell.attach(loom::thread::current());
-        let fronts = [0, 1].map(|_| {
+        let sequencer = sequencer(bell.clone(), queue.clone(), 2);
+        let other = {
             let (bell, queue) = (bell.clone(), queue.clone());
-            loom::thread::spawn(move || {
-                queue.0.fetch_add(1, Ordering::SeqCst);
-                bell.ring();
-            })
-        });
-        let mut taken = 0;
-        while taken < 2 {
-            taken += queue.0.swap(0, Ordering::SeqCst);
-            if taken < 2 {
-                bell.sleep(None, || queue.0.load(Ordering::SeqCst) > 0);
-            }
-        }
-        for front in fronts {
-            front.join().unwrap();
-        }
+            loom::thread::spawn(move || submit(&bell, &queue))
+        };
+        submit(&bell, &queue);
+        other.join().unwrap();
+        sequencer.join().unwrap();
     });
 }
 
