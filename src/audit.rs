@@ -9,12 +9,13 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::queue::HashKey;
 use crate::queue::journal::disk::RealDisk;
 use crate::queue::journal::{self, FrameView, OpenError, SnapshotInfo, Visitor, Wanted};
 use crate::queue::recover::{self, Follower, ReplayError};
+use crate::queue::winners::Held;
+use crate::queue::{Book, HashKey};
 use crate::receipts::{KeyRing, fields_from_claim_json};
-use crate::sale::{CampaignId, ClaimId, Event, Seq};
+use crate::sale::{CampaignId, CampaignNo, Claim, ClaimId, Event, Money, Seq};
 use crate::store::{Database, Store};
 
 /// Rows read at a time.
@@ -259,16 +260,10 @@ async fn sum_rows(store: &Database, auditor: &Auditor, findings: &mut Findings) 
             let held = no.and_then(|no| book.campaign(no)?.winners().find(claim.claim_id));
             match held {
                 None => findings.mismatch(format!("row {} of {} was never acknowledged", claim.claim_id, claim.user)),
-                Some((held, amount)) => {
-                    let amount = amount.or(claim.amount);
-                    if u64::from(held.quantity) != claim.quantity.0 || amount != claim.amount {
-                        findings
-                            .mismatch(format!("row {}: quantity or amount differs from the journal", claim.claim_id));
-                    }
-                    if !seen.insert(claim.claim_id) {
-                        findings.mismatch(format!("row {} is there twice", claim.claim_id));
-                    }
-                }
+                Some((held, amount)) => check_row(book, claim, no, &held, amount, findings),
+            }
+            if !seen.insert(claim.claim_id) {
+                findings.mismatch(format!("row {} is there twice", claim.claim_id));
             }
             if let Some(no) = no {
                 sums[no.0 as usize].add(claim.quantity.0, claim.amount.map_or(0, |a| a.0));
@@ -279,6 +274,30 @@ async fn sum_rows(store: &Database, auditor: &Auditor, findings: &mut Findings) 
         }
     }
     Ok(sums)
+}
+
+/// Holds a row against what the book knows of its claim: whose it is, how much, for what.
+fn check_row(
+    book: &Book,
+    claim: &Claim,
+    no: Option<CampaignNo>,
+    held: &Held,
+    amount: Option<Money>,
+    findings: &mut Findings,
+) {
+    let id = claim.claim_id;
+    if u64::from(held.quantity) != claim.quantity.0 || amount.is_some_and(|amount| Some(amount) != claim.amount) {
+        findings.mismatch(format!("row {id}: quantity or amount differs from the journal"));
+    }
+    let user = book.hash_key().user(&claim.user);
+    let campaign = no.and_then(|no| book.campaign(no));
+    if !campaign.is_some_and(|campaign| campaign.winners().of(user).any(|held| held.claim_id == id)) {
+        findings.mismatch(format!("row {id}: the journal has another buyer than {}", claim.user));
+    }
+    let price = campaign.and_then(|campaign| campaign.spec.price);
+    if price.is_some_and(|price| claim.amount != Some(Money(price.0 * i64::from(held.quantity)))) {
+        findings.mismatch(format!("row {id}: the amount is not price × quantity"));
+    }
 }
 
 async fn sum_dead(store: &Database, auditor: &Auditor, findings: &mut Findings) -> anyhow::Result<Vec<Sums>> {
@@ -339,8 +358,18 @@ async fn check_receipts(
         let no = book.number(&fields.campaign);
         if no.and_then(|no| book.campaign(no)?.winners().find(id)).is_none() {
             findings.mismatch(format!("line {at}: {id} was acknowledged to {}, but the journal lacks it", fields.user));
-        } else if fields.seq <= auditor.cursor && !dead.contains(&id) && store.claim(id).await?.is_none() {
-            findings.mismatch(format!("line {at}: {id} was acknowledged to {}, but has no row", fields.user));
+        } else if fields.seq <= auditor.cursor && !dead.contains(&id) {
+            match store.claim(id).await?.map(|stored| stored.row.claim) {
+                None => {
+                    findings.mismatch(format!("line {at}: {id} was acknowledged to {}, but has no row", fields.user));
+                }
+                Some(row) => {
+                    let promised = (fields.user, fields.quantity, fields.amount, fields.seq);
+                    if (row.user, row.quantity, row.amount, row.seq) != promised {
+                        findings.mismatch(format!("line {at}: the row of {id} differs from what was acknowledged"));
+                    }
+                }
+            }
         }
     }
     Ok(())

@@ -4,6 +4,7 @@
 //! only then is the node ready. Stop, in the opposite direction: not ready, no new connections, what was admitted is
 //! finished, the sequencer ends on an empty queue, the drain goes on for the grace, and the rest stays in the journal.
 
+mod allocator;
 mod folder;
 mod memory;
 mod sample;
@@ -56,6 +57,7 @@ pub struct RunOptions {
 /// # Errors
 /// Why it could not start, or what ended it.
 pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
+    allocator::settle();
     memory::raise_open_files();
     let folder = folder::open(&config.buffer.data_dir)?;
     let receipts = KeyRing::open_or_create(&config.buffer.data_dir)?;

@@ -154,7 +154,8 @@ fn files_say_what_they_are_and_stay_readable() {
         if lines > 500 {
             wrong.push(format!("{} has {lines} lines", path.display()));
         }
-        if let Some(line) = text.lines().find(|l| l.chars().count() > 140) {
+        // rustfmt keeps code to 120; it leaves alone only comments, which may run over a little, and raw strings.
+        if let Some(line) = text.lines().find(|l| l.chars().count() > 140 && !l.contains("r#\"")) {
             wrong.push(format!("{}: {line}", path.display()));
         }
         wrong.extend(long_functions(&text).into_iter().map(|f| format!("{}: {f}", path.display())));

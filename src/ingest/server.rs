@@ -172,7 +172,7 @@ impl Start {
 /// A thread's runtime. A public one tells the buffer when it runs out of work, which ends the wait for a larger batch.
 fn runtime(app: &Arc<App>, public: bool) -> tokio::runtime::Builder {
     let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all();
+    builder.enable_all().event_interval(limits::EVENT_INTERVAL);
     if public {
         let (parks, unparks) = (app.buffer.clone(), app.buffer.clone());
         builder.on_thread_park(move || parks.front_parks()).on_thread_unpark(move || unparks.front_unparks());
@@ -292,7 +292,11 @@ impl Thread {
         if tokio::time::timeout(grace, self.until_empty()).await.is_ok() {
             return;
         }
-        tracing::warn!(connections = self.connections.open(), "the grace is over; open requests lose their answers");
+        let open = self.connections.open();
+        if open == 0 {
+            return;
+        }
+        tracing::warn!(connections = open, "the grace is over; open requests lose their answers");
         self.connections.end_all();
         // Their tasks end when they are next polled, which is at once.
         let _ = tokio::time::timeout(Duration::from_secs(1), self.until_empty()).await;

@@ -94,7 +94,7 @@ impl<D: Disk> Rounds<D> {
         }
         let step = self.janitor.step(self.published.pending.retired())?;
         self.published.metrics.journal_disk_bytes.set(self.janitor.bytes());
-        if step != Step::DiskFull {
+        if matches!(step, Step::Ready(_)) {
             self.told = false;
         }
         Ok(match step {

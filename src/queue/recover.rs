@@ -185,7 +185,7 @@ pub fn recover<D: Disk>(disk: D, identity: Identity, start: Start<'_>) -> Result
 /// The identity of the journal in `disk`; none where there is no journal yet.
 ///
 /// # Errors
-/// Damage, a newer format, or the disk's own.
+/// Damage, a newer format, the disk's own, or segments without an identity.
 pub fn identity<D: Disk>(disk: &D) -> Result<Option<Identity>, JournalError> {
-    journal::identity::load(disk)
+    journal::known_identity(disk)
 }

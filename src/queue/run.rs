@@ -70,8 +70,8 @@ pub fn spawn<D: Disk>(
 /// Takes what has arrived, up to the limit; sleeps where nothing has.
 ///
 /// Where every front-end thread is busy, more is about to arrive, and a sync shared by more claims leaves more of the
-/// core to them: then, and only then (and never where nothing is synced), it waits for up to [`limits::GATHER_MICROS`]. A front end that has run out of work
-/// ends the wait, so that a node with time to spare never waits at all.
+/// core to them: then, and only then (and never where nothing is synced), it waits for up to [`limits::GATHER_MICROS`].
+/// A front end that has run out of work ends the wait, so that a node with time to spare never waits at all.
 fn gather(shared: &Shared, syncs: bool, batch: &mut Vec<Submission>) {
     let idle = Duration::from_millis(limits::IDLE_MARK_MILLIS);
     let stopping = || shared.stop.load(Ordering::SeqCst);

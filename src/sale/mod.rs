@@ -6,6 +6,7 @@
 pub mod campaign;
 pub mod claim;
 pub mod entry;
+pub mod field;
 pub mod ids;
 pub mod money;
 pub mod rate;

@@ -225,6 +225,17 @@ pub fn open<D: Disk, V: Visitor>(
     Ok(recover::finish(disk, options, identity, &found, replayed)?)
 }
 
+/// Who the journal in `disk` is, before anything is opened; none for a folder that holds none.
+///
+/// # Errors
+/// As [`open`]: an identity that is damaged or newer, or missing beside segments.
+pub fn known_identity<D: Disk>(disk: &D) -> Result<Option<Identity>, JournalError> {
+    match identity::load(disk)? {
+        None if !Found::look(disk)?.is_empty() => Err(recover::identity_missing()),
+        found => Ok(found),
+    }
+}
+
 /// Reads everything and writes nothing: for commands beside a running server, and after it. A tail that is being
 /// written is its end; where the server trims beneath the reader, it begins anew ([`Visitor::restart`]).
 ///

@@ -16,13 +16,18 @@ use super::writer::{Lists, Sealed, SealedState, Shared};
 use super::{Janitor, JournalError, Options, Recovered, Writer};
 use crate::limits;
 
+/// The refusal of a folder whose identity was lost.
+pub(super) fn identity_missing() -> JournalError {
+    damaged(format::IDENTITY, 0, "the identity is missing, but there are segments or snapshots")
+}
+
 /// Reads or makes the identity, and removes what was never finished.
 pub(super) fn begin<D: Disk>(disk: &D, fresh: impl FnOnce() -> Identity) -> Result<(Identity, Found), JournalError> {
     let found = Found::look(disk)?;
     let identity = match identity::load(disk)? {
         Some(identity) => identity,
         None if found.is_empty() => identity::create(disk, fresh())?,
-        None => return Err(damaged(format::IDENTITY, 0, "it is missing, but there are segments or snapshots")),
+        None => return Err(identity_missing()),
     };
     for name in disk.list().map_err(|e| JournalError::io(".", "list", e))? {
         if format::is_leftover(&name) {

@@ -1,0 +1,51 @@
+//! Input that can't be used: which field, and what was expected of it.
+
+use serde::Deserialize;
+
+/// An input that can't be used: which field, and what was expected of it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct FieldError {
+    /// The field's path, `red_packet.min`; empty for the whole document.
+    pub field: String,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl FieldError {
+    /// An error about `field`.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// Reads a JSON document into `T`, and an error into the path of the field that is wrong.
+///
+/// # Errors
+/// [`FieldError`] with serde's own words for what was found and expected.
+pub fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, FieldError> {
+    let mut reader = serde_json::Deserializer::from_slice(json);
+    let value = serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        let path = e.path().to_string();
+        let message = e.into_inner().to_string();
+        // A document that ends inside a name has a path that nobody knows yet, which serde writes as a question mark.
+        let known = path.trim_end_matches('?').trim_end_matches('.');
+        // Of a missing field the path ends at the object that lacks it.
+        let missing = message.starts_with("missing field");
+        let field = match named_field(&message) {
+            named if known.is_empty() => named,
+            named if missing => format!("{known}.{named}"),
+            _ => known.to_owned(),
+        };
+        FieldError::new(field, message)
+    })?;
+    reader.end().map_err(|e| FieldError::new("", e.to_string()))?;
+    Ok(value)
+}
+
+/// serde names a missing, unknown or duplicate field only in its message, between backquotes.
+fn named_field(message: &str) -> String {
+    let names_it = ["missing field", "unknown field", "duplicate field"].iter().any(|m| message.starts_with(m));
+    let name = message.split('`').nth(1).filter(|_| names_it);
+    name.unwrap_or_default().to_owned()
+}
