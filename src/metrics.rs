@@ -110,6 +110,8 @@ pub struct Metrics {
     pub cache_hits: Counter,
     /// See [`Self::cache_hits`].
     pub cache_misses: Counter,
+    /// Seconds by which the clock is behind the journal's time; 0 where it is not.
+    pub clock_behind: Gauge,
     /// 1 while nothing can be made durable.
     pub fenced: Gauge,
     /// Requests refused before the book, by problem type, in the order of the front end's own table.
@@ -131,6 +133,7 @@ impl Default for Metrics {
             connections: Gauge::default(),
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
+            clock_behind: Gauge::default(),
             fenced: Gauge::default(),
             refusals: Default::default(),
         }

@@ -13,13 +13,14 @@ pub fn raise_open_files() {
     }
 }
 
-/// Bytes that the book's tables may take: half of what is available at the start, by the machine's account or the
-/// control group's, whichever is less. The other half is for waiting entries, connections and the snapshot's own book.
+/// Bytes that the book's tables may take: a third of what is available at the start, by the machine's account or the
+/// control group's, whichever is less. Another third is for the book that a snapshot replays into, which is as large, the
+/// rest for waiting entries and connections.
 pub fn budget() -> u64 {
     let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
     let available = machine.into_iter().chain(group).min();
-    available.unwrap_or(FALLBACK) / 2
+    available.unwrap_or(FALLBACK) / 3
 }
 
 /// Where neither can be read: what any server has.

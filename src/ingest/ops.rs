@@ -114,6 +114,8 @@ impl Scrape {
         out.gauge("buffer_entries", "Entries that wait for the database", pending.entries() as f64)?;
         out.gauge("buffer_memory_bytes", "Memory of the entries that wait", pending.bytes() as f64)?;
         out.gauge("buffer_oldest_age_seconds", "Age of the oldest entry that waits", age as f64 / MICROS_PER_SECOND)?;
+        let behind = metrics.clock_behind.get() as f64;
+        out.gauge("clock_behind_seconds", "How far the clock is behind the journal's time", behind)?;
         out.gauge("fenced", "1 while nothing can be made durable", f64::from(u8::from(app.buffer.is_fenced())))
     }
 

@@ -321,7 +321,7 @@ impl Book {
             return Ok(());
         }
         Err(AdminRefusal::TooLarge(format!(
-            "stock: {claims} units need {} MiB of memory when sold; {} of {} MiB are promised to other campaigns",
+            "{claims} units need {} MiB of memory when sold; {} of {} MiB are promised to other campaigns",
             need >> 20,
             self.reserved >> 20,
             self.memory_max >> 20
@@ -460,7 +460,8 @@ fn growth(capacity: Units, more: Units) -> Units {
 }
 
 pub(super) fn table_bytes(claims: Units, kind: CampaignKind) -> u64 {
-    Winners::bytes_for(claims, kind == CampaignKind::RedPacket) + Keys::bytes_for(claims)
+    let filter = claims.0 * 2;
+    Winners::bytes_for(claims, kind == CampaignKind::RedPacket) + Keys::bytes_for(claims) + filter
 }
 
 fn digest(text: &str) -> u64 {

@@ -168,7 +168,7 @@ pub enum RecoverError {
 /// Reads the journal in `disk`, or begins one with `identity`.
 ///
 /// # Errors
-/// [`RecoverError`]: what is wrong, where, and what to do. Nothing was changed then.
+/// [`RecoverError`]: what is wrong, where, and what to do. Nothing that was acknowledged was changed then.
 pub fn recover<D: Disk>(disk: D, identity: Identity, start: Start<'_>) -> Result<Live<D>, RecoverError> {
     let pending = Pending::new(start.cursor.unwrap_or_default());
     let mut follower = Follower::new(HashKey(identity.hash_key), start.memory_max)

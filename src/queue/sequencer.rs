@@ -144,7 +144,7 @@ impl<D: Disk> Sequencer<D> {
     pub fn step(&mut self, now: Timestamp, batch: &mut Vec<Submission>, replies: &mut impl Replies) {
         // The journal's time is monotone: a clock that is set back stands still here until it has caught up. The last
         // frame's time, not the last entry's: a mark may be later than any entry.
-        let now = now.max(self.writer.last_time());
+        let now = self.journal_time(now);
         let first = self.book.next_seq();
         let room = self.writer.room();
         self.published.disk_full.store(room != Room::Plenty, Ordering::Relaxed);
@@ -189,7 +189,7 @@ impl<D: Disk> Sequencer<D> {
         if self.marked || self.failed || self.writer.room() == Room::Full {
             return;
         }
-        let now = now.max(self.writer.last_time());
+        let now = self.journal_time(now);
         self.frame.clear();
         let written = self.write(self.book.next_seq(), 0, now, true);
         self.frame.clear();
@@ -259,6 +259,22 @@ impl<D: Disk> Sequencer<D> {
         if !self.touched.contains(&no) {
             self.touched.push(no);
         }
+    }
+
+    /// The journal's time is monotone: a clock that is set back stands still here until it has caught up, and until then
+    /// windows are judged by a time that is not the clock's. That must not be silent.
+    fn journal_time(&self, clock: Timestamp) -> Timestamp {
+        let last = self.writer.last_time();
+        let behind = (last.0 - clock.0).max(0) as u64 / 1_000_000;
+        let before = self.published.metrics.clock_behind.get();
+        self.published.metrics.clock_behind.set(behind);
+        if behind > 0 && before == 0 {
+            tracing::error!(
+                seconds = behind,
+                "the clock is behind the journal's time, by which windows are judged now"
+            );
+        }
+        clock.max(last)
     }
 
     fn commit(&mut self, first: Seq, now: Timestamp) -> Result<(), JournalError> {
