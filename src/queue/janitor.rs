@@ -99,8 +99,10 @@ impl<D: Disk> Rounds<D> {
         }
         Ok(match step {
             // A slice of zeros and its sync hold up a sync of the sequencer's: they are spread out, at a rate that still
-            // fills segments several times as fast as a core can.
-            Step::Worked => Duration::from_millis(limits::PREPARE_PAUSE_MILLIS),
+            // makes segments several times as fast as a core fills them. Where none is ready, claims may soon be refused
+            // for want of room, and nothing is worse than that.
+            Step::Worked if self.janitor.spares() > 0 => Duration::from_millis(limits::PREPARE_PAUSE_MILLIS),
+            Step::Worked => Duration::ZERO,
             Step::Ready(_) | Step::Trimmed(_) => Duration::ZERO,
             Step::SnapshotDue => {
                 if let Some(job) = self.janitor.snapshot_job() {

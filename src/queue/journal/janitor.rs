@@ -252,6 +252,11 @@ impl<D: Disk> Janitor<D> {
         made.map(Some)
     }
 
+    /// Segments that stand ready behind the one being written.
+    pub fn spares(&self) -> usize {
+        self.shared.lists().ready.len()
+    }
+
     /// The newest durable snapshot.
     pub fn snapshot(&self) -> Option<&SnapshotInfo> {
         self.snapshot.as_ref()
