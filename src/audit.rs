@@ -103,11 +103,7 @@ struct Auditor {
 impl Auditor {
     fn wait(&mut self, frame: &FrameView<'_>) -> Result<(), ReplayError> {
         for entry in frame.entries() {
-            let (entry, _) = entry.map_err(|source| ReplayError::Entry {
-                file: frame.file.to_string(),
-                offset: frame.offset,
-                source,
-            })?;
+            let (entry, _) = entry.map_err(ReplayError::entry(frame))?;
             if let (Event::Claimed(claim), true) = (&entry.event, entry.seq > self.cursor) {
                 let at = claim.campaign.0 as usize;
                 if self.waiting.len() <= at {

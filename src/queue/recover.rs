@@ -24,6 +24,13 @@ pub enum ReplayError {
     Order { file: String, offset: u64, seq: Seq, what: String },
 }
 
+impl ReplayError {
+    /// What makes an entry's error one of `frame`'s; costs nothing where there is none.
+    pub fn entry<'a>(frame: &'a FrameView<'_>) -> impl FnOnce(CodecError) -> Self + 'a {
+        |source| Self::Entry { file: frame.file.to_string(), offset: frame.offset, source }
+    }
+}
+
 /// A book that follows a journal, with the entries that wait for the database.
 pub struct Follower<'a> {
     /// The book.
@@ -105,11 +112,7 @@ impl journal::Visitor for Follower<'_> {
 
     fn frame(&mut self, frame: &FrameView<'_>) -> Result<(), ReplayError> {
         for entry in frame.entries() {
-            let (entry, _) = entry.map_err(|source| ReplayError::Entry {
-                file: frame.file.to_string(),
-                offset: frame.offset,
-                source,
-            })?;
+            let (entry, _) = entry.map_err(ReplayError::entry(frame))?;
             self.check(frame, &entry)?;
             self.book.apply(&entry);
         }

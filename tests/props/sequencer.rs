@@ -227,6 +227,18 @@ fn a_clock_that_is_set_back_does_not_reopen_a_sale() {
 }
 
 #[test]
+fn a_clock_behind_the_journal_is_told_until_it_has_caught_up() {
+    let mut node = Node::new(1_000, &[sale("s", 9, 1)]);
+    node.now = NOON.plus_micros(10_000_000);
+    assert!(node.claims(&[claim(0, 1, 1, 1)]).iter().all(accepted));
+    for (behind, now) in [(10, NOON), (3, NOON.plus_micros(7_000_000)), (0, NOON.plus_micros(10_000_000))] {
+        node.now = now;
+        node.claims(&[claim(0, 1, 1, 2)]);
+        assert_eq!(node.published.metrics.clock_behind.get(), behind, "at {now}");
+    }
+}
+
+#[test]
 fn a_batch_of_refusals_costs_no_sync() {
     let mut node = Node::new(1_000, &[sale("s", 1, 1)]);
     assert!(node.claims(&[claim(0, 1, 1, 1)]).iter().all(accepted));
