@@ -9,8 +9,7 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::http::request::Parts;
-use hyper::{HeaderMap, Method, Response};
+use hyper::{HeaderMap, Method, Request, Response};
 use rand::TryRngCore;
 
 use super::export::Export;
@@ -39,42 +38,43 @@ const CAMPAIGNS: &str = "/admin/v1/campaigns";
 ///
 /// # Errors
 /// The problem to answer with.
-pub async fn answer(door: &Rc<Door>, head: &Parts, body: Incoming) -> Result<Response<AdminBody>, Problem> {
-    let (app, path) = (&*door.app, head.uri.path());
+pub async fn answer(door: &Rc<Door>, request: Request<Incoming>) -> Result<Response<AdminBody>, Problem> {
+    let (app, path) = (&*door.app, request.uri().path());
     // What a load balancer asks must not need a secret, and tells nothing that is one.
     let is_open = matches!(path, "/livez" | "/readyz");
     if let Some(token) = app.admin_token.as_ref().filter(|_| !is_open) {
-        token.authorize(&head.headers)?;
+        token.authorize(request.headers())?;
     }
     let whole = |reply: Reply| reply.map(Either::Left);
     if path == CAMPAIGNS {
-        return match head.method {
+        return match *request.method() {
             Method::GET => Ok(whole(reply::json(reads::campaigns_json(app).await))),
-            Method::POST => create(door, &head.headers, body).await.map(whole),
+            Method::POST => create(door, request).await.map(whole),
             _ => Err(Problem::MethodNotAllowed { allow: "GET, POST" }),
         };
     }
     if let Some(rest) = path.strip_prefix(CAMPAIGNS).and_then(|rest| rest.strip_prefix('/')) {
-        return campaign(door, rest, head, body).await;
+        let rest = rest.to_owned();
+        return campaign(door, &rest, request).await;
     }
     let known = match path {
         "/livez" => ops::live(),
         "/readyz" => ops::ready(app),
         "/version" => ops::version(),
-        "/metrics" if head.method == Method::GET => ops::metrics(&door.app),
+        "/metrics" if request.method() == Method::GET => ops::metrics(&door.app),
         "/metrics" => return Err(Problem::MethodNotAllowed { allow: "GET" }),
         _ => return Err(Problem::NotFound),
     };
-    only_get(head)?;
+    only_get(&request)?;
     Ok(whole(known))
 }
 
-fn only_get(head: &Parts) -> Result<(), Problem> {
-    if head.method == Method::GET { Ok(()) } else { Err(Problem::MethodNotAllowed { allow: "GET" }) }
+fn only_get(request: &Request<Incoming>) -> Result<(), Problem> {
+    if request.method() == Method::GET { Ok(()) } else { Err(Problem::MethodNotAllowed { allow: "GET" }) }
 }
 
 /// `/admin/v1/campaigns/{id}` and what is under it.
-async fn campaign(door: &Rc<Door>, rest: &str, head: &Parts, body: Incoming) -> Result<Response<AdminBody>, Problem> {
+async fn campaign(door: &Rc<Door>, rest: &str, request: Request<Incoming>) -> Result<Response<AdminBody>, Problem> {
     let app = &*door.app;
     let (id, what) = rest.split_once('/').map_or((rest, None), |(id, what)| (id, Some(what)));
     if !matches!(what, None | Some("balance" | "claims.csv")) {
@@ -82,9 +82,9 @@ async fn campaign(door: &Rc<Door>, rest: &str, head: &Parts, body: Incoming) -> 
     }
     let id = decode(id).ok_or(Problem::UnknownCampaign)?;
     let id = CampaignId::parse(&id).map_err(|_| Problem::UnknownCampaign)?;
-    match (what, &head.method) {
-        (None, &Method::GET) => reads::campaign(app, id.as_str(), &head.headers).map(|r| r.map(Either::Left)),
-        (None, &Method::PATCH) => change(door, id, &head.headers, body).await.map(|r| r.map(Either::Left)),
+    match (what, request.method()) {
+        (None, &Method::GET) => reads::campaign(app, id.as_str(), request.headers()).map(|r| r.map(Either::Left)),
+        (None, &Method::PATCH) => change(door, id, request).await.map(|r| r.map(Either::Left)),
         (None, _) => Err(Problem::MethodNotAllowed { allow: "GET, PATCH" }),
         (Some(what), &Method::GET) => {
             let no = app.buffer.campaigns().get(&id).ok_or(Problem::UnknownCampaign)?.no;
@@ -119,10 +119,10 @@ fn balance_json(id: CampaignId, b: &Balance) -> Vec<u8> {
     document.to_string().into_bytes()
 }
 
-async fn create(door: &Rc<Door>, headers: &HeaderMap, body: Incoming) -> Result<Reply, Problem> {
-    let body = request::json_body(headers, body, limits::ADMIN_BODY_MAX).await?;
+async fn create(door: &Rc<Door>, mut request: Request<Incoming>) -> Result<Reply, Problem> {
+    let body = request::json_body(&mut request, limits::ADMIN_BODY_MAX).await?;
     let spec = CampaignSpec::parse(&body)?;
-    let asked = asked(&door.app, headers, spec.id)?;
+    let asked = asked(&door.app, request.headers(), spec.id)?;
     let id = spec.id;
     let done = done(submit_create(door, spec, asked).await?)?;
     let is_new = matches!(done, AdminDone::Created(_));
@@ -130,10 +130,10 @@ async fn create(door: &Rc<Door>, headers: &HeaderMap, body: Incoming) -> Result<
     Ok(if is_new { reply::created(body, &format!("{CAMPAIGNS}/{id}")) } else { reply::json(body) })
 }
 
-async fn change(door: &Rc<Door>, id: CampaignId, headers: &HeaderMap, body: Incoming) -> Result<Reply, Problem> {
-    let body = request::json_body(headers, body, limits::ADMIN_BODY_MAX).await?;
+async fn change(door: &Rc<Door>, id: CampaignId, mut request: Request<Incoming>) -> Result<Reply, Problem> {
+    let body = request::json_body(&mut request, limits::ADMIN_BODY_MAX).await?;
     let patch = CampaignPatch::parse(&body)?;
-    let asked = asked(&door.app, headers, id)?;
+    let asked = asked(&door.app, request.headers(), id)?;
     let done = done(submit(door, AdminCommand { asked, action: AdminAction::Change(id, patch) }).await?)?;
     Ok(reply::json(document(&door.app, number(&done))?))
 }

@@ -7,64 +7,27 @@
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use hyper::HeaderMap;
-use hyper::body::Incoming;
+use hyper::Method;
 
 use super::reply::{self, ClaimDocument, Problem, Reply};
 use super::request::{self, ClaimBody};
-use super::{App, Door};
+use super::session::Asked;
+use super::{App, Door, routes};
 use crate::limits;
-use crate::queue::{Answer, CampaignView, ClaimCommand, ClaimOutcome, Command, Outcome, Refusal, Replay, SubmitError};
+use crate::queue::{
+    Answer, CampaignView, ClaimCommand, ClaimOutcome, Command, Outcome, Refusal, Replay, SubmitError, Waiting,
+};
 use crate::sale::{
-    CampaignId, CampaignKind, CampaignState, Claim, ClaimId, ClaimStatus, Seq, Timestamp, Units, UserHash,
+    CampaignId, CampaignKind, CampaignState, Claim, ClaimId, ClaimStatus, Currency, Seq, Timestamp, Units, UserHash,
 };
 
-/// Claims units of `campaign` (a decoded path segment) for the buyer that the body names.
+/// Answers `POST /v1/campaigns/{campaign}/claims`: claims units for the buyer that the body names.
 ///
 /// # Errors
 /// The problem to answer with; nothing was accepted, but for [`Problem::OutcomeUnknown`].
-pub async fn claim(
-    door: &Rc<Door>,
-    peer: IpAddr,
-    campaign: &str,
-    headers: &HeaderMap,
-    body: Incoming,
-) -> Result<Reply, Problem> {
+pub(super) async fn claim(door: &Rc<Door>, peer: IpAddr, request: Asked) -> Result<Reply, Problem> {
     let app = &*door.app;
-    if app.is_draining() {
-        return Err(Problem::Draining);
-    }
-    app.auth.authorize(headers, crate::config::Scope::ClaimsWrite)?;
-    let body = request::json_body(headers, body, limits::BODY_MAX).await?;
-    let wanted = ClaimBody::parse(&body)?;
-    let key = request::idempotency_key(headers)?;
-
-    let (command, campaign, currency) = {
-        let campaigns = app.buffer.campaigns();
-        let id = CampaignId::parse(campaign).map_err(|_| Problem::UnknownCampaign)?;
-        let view = campaigns.get(&id).ok_or(Problem::UnknownCampaign)?;
-        check_quantity(view, wanted.quantity, key.is_some())?;
-        let now = app.clock.now();
-        let user_hash = app.buffer.hash_key().user(&wanted.user);
-        refuse_on_the_spot(app, view, now, wanted.quantity, user_hash)?;
-        let address = app.client_address(peer, headers);
-        app.antiscalper.check(Some(wanted.user.as_str()), address).map_err(Problem::RateLimited)?;
-        let command = ClaimCommand {
-            campaign: view.no,
-            quantity: wanted.quantity,
-            receipt_key: app.receipts.current_key(),
-            user: wanted.user,
-            user_hash,
-            claim_id: ClaimId::new(now, user_hash, door.random()),
-            key: key.map(|key| app.buffer.hash_key().key(view.no, &wanted.user, key)),
-        };
-        (command, view.id, view.currency)
-    };
-
-    let waiting = door.front.submit(Command::Claim(command)).map_err(|error| match error {
-        SubmitError::Overloaded => Problem::Overloaded,
-        SubmitError::NotDurable => Problem::NotDurable,
-    })?;
+    let Submitted { command, campaign, currency, waiting } = submit(door, peer, request).await?;
     let answer = waiting.await;
 
     count(app, &command, &answer);
@@ -79,6 +42,56 @@ pub async fn claim(
     let status = ClaimStatus::Accepted;
     let document = ClaimDocument { claim: &claim, campaign: &campaign, currency, status, version: 1 };
     Ok(reply::accepted(&document, &app.receipts, replayed))
+}
+
+/// All that is kept of a request while its outcome is on the way.
+struct Submitted {
+    command: ClaimCommand,
+    campaign: CampaignId,
+    currency: Option<Currency>,
+    waiting: Waiting,
+}
+
+/// Reads, checks and submits. The request's own memory is free again when this returns.
+async fn submit(door: &Rc<Door>, peer: IpAddr, mut request: Asked) -> Result<Submitted, Problem> {
+    let app = &*door.app;
+    if request.method() != Method::POST {
+        return Err(Problem::MethodNotAllowed { allow: "POST" });
+    }
+    if app.is_draining() {
+        return Err(Problem::Draining);
+    }
+    app.auth.authorize(request.headers(), crate::config::Scope::ClaimsWrite)?;
+    let body = request::json_body(&mut request, limits::BODY_MAX).await?;
+    let wanted = ClaimBody::parse(&body)?;
+    let headers = request.headers();
+    let key = request::idempotency_key(headers)?;
+
+    let campaigns = app.buffer.campaigns();
+    let path = request.uri().path();
+    let campaign = routes::claimed_campaign(path).and_then(routes::decode).ok_or(Problem::UnknownCampaign)?;
+    let id = CampaignId::parse(&campaign).map_err(|_| Problem::UnknownCampaign)?;
+    let view = campaigns.get(&id).ok_or(Problem::UnknownCampaign)?;
+    check_quantity(view, wanted.quantity, key.is_some())?;
+    let now = app.clock.now();
+    let user_hash = app.buffer.hash_key().user(&wanted.user);
+    refuse_on_the_spot(app, view, now, wanted.quantity, user_hash)?;
+    let address = app.client_address(peer, headers);
+    app.antiscalper.check(Some(wanted.user.as_str()), address).map_err(Problem::RateLimited)?;
+    let command = ClaimCommand {
+        campaign: view.no,
+        quantity: wanted.quantity,
+        receipt_key: app.receipts.current_key(),
+        user: wanted.user,
+        user_hash,
+        claim_id: ClaimId::new(now, user_hash, door.random()),
+        key: key.map(|key| app.buffer.hash_key().key(view.no, &wanted.user, key)),
+    };
+    let waiting = door.front.submit(Command::Claim(command)).map_err(|error| match error {
+        SubmitError::Overloaded => Problem::Overloaded,
+        SubmitError::NotDurable => Problem::NotDurable,
+    })?;
+    Ok(Submitted { command, campaign: view.id, currency: view.currency, waiting })
 }
 
 fn check_quantity(view: &CampaignView, quantity: u32, has_key: bool) -> Result<(), Problem> {

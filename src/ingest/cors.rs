@@ -7,7 +7,6 @@
 use bytes::Bytes;
 use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderValue};
-use hyper::http::request::Parts;
 use hyper::{Method, Response};
 
 use super::reply::{self, Reply};
@@ -36,18 +35,18 @@ impl Cors {
     }
 
     /// The request's origin, if it is listed.
-    fn allowed(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
+    pub fn allowed(&self, headers: &HeaderMap) -> Option<&HeaderValue> {
         let mut given = headers.get_all(header::ORIGIN).iter();
         let origin = given.next().filter(|_| given.next().is_none())?;
         self.0.iter().find(|listed| *listed == origin)
     }
 
     /// The answer to a browser that asks a listed origin's leave beforehand; none for every other request.
-    pub fn preflight(&self, head: &Parts) -> Option<Reply> {
-        if head.method != Method::OPTIONS || !head.headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
+    pub fn preflight(&self, method: &Method, headers: &HeaderMap) -> Option<Reply> {
+        if method != Method::OPTIONS || !headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD) {
             return None;
         }
-        self.allowed(&head.headers)?;
+        self.allowed(headers)?;
         let mut reply = reply::no_content();
         let headers = reply.headers_mut();
         headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
@@ -55,21 +54,22 @@ impl Cors {
         headers.insert(header::ACCESS_CONTROL_MAX_AGE, MAX_AGE);
         Some(reply)
     }
+}
 
-    /// Says in `reply`, to a request with the headers `asked`, whether its page may read it.
-    pub fn permit<B: Body<Data = Bytes>>(&self, asked: &HeaderMap, reply: &mut Response<B>) {
-        let headers = reply.headers_mut();
-        headers.append(header::VARY, VARY);
-        if let Some(origin) = self.allowed(asked) {
-            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
-            headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
-        }
+/// Says in `reply` that the pages of `origin`, if that is one that [`Cors::allowed`] gave, may read it.
+pub fn permit<B: Body<Data = Bytes>>(origin: Option<&HeaderValue>, reply: &mut Response<B>) {
+    let headers = reply.headers_mut();
+    headers.append(header::VARY, VARY);
+    if let Some(origin) = origin {
+        headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use hyper::Request;
+    use hyper::http::request::Parts;
 
     use super::*;
 
@@ -83,6 +83,11 @@ mod tests {
             request = request.header(*name, *value);
         }
         request.body(()).unwrap().into_parts().0
+    }
+
+    fn preflight(method: &str, headers: &[(&str, &str)]) -> Option<Reply> {
+        let head = head(method, headers);
+        cors().preflight(&head.method, &head.headers)
     }
 
     #[test]
@@ -107,7 +112,7 @@ mod tests {
         ] {
             let asked = head("GET", &origins.iter().map(|o| ("origin", *o)).collect::<Vec<_>>()).headers;
             let mut reply = reply::json(Vec::new());
-            cors().permit(&asked, &mut reply);
+            permit(cors().allowed(&asked), &mut reply);
             let said = reply.headers().get("access-control-allow-origin").map(|v| v.to_str().unwrap());
             assert_eq!(said, allowed, "{origins:?}");
             assert_eq!(reply.headers().contains_key("access-control-expose-headers"), allowed.is_some());
@@ -119,7 +124,7 @@ mod tests {
     fn a_preflight_is_answered_for_listed_origins_and_nothing_else_is_one() {
         let origin = ("origin", "https://shop.example");
         let method = ("access-control-request-method", "POST");
-        let reply = cors().preflight(&head("OPTIONS", &[origin, method])).unwrap();
+        let reply = preflight("OPTIONS", &[origin, method]).unwrap();
         assert_eq!((reply.status().as_u16(), &reply.headers()["access-control-max-age"]), (204, &MAX_AGE));
         for (method, headers) in [
             ("POST", &[origin, method][..]),
@@ -127,7 +132,7 @@ mod tests {
             ("OPTIONS", &[method]),
             ("OPTIONS", &[("origin", "https://evil.test"), method]),
         ] {
-            assert!(cors().preflight(&head(method, headers)).is_none(), "{method} {headers:?}");
+            assert!(preflight(method, headers).is_none(), "{method} {headers:?}");
         }
     }
 }

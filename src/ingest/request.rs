@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::future::Future;
-use std::pin::pin;
+use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
-use hyper::{HeaderMap, header};
+use hyper::{HeaderMap, Request, header};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 
 use super::reply::Problem;
@@ -25,45 +24,48 @@ const BODY_DEADLINE: Duration = Duration::from_millis(limits::BODY_DEADLINE_MILL
 /// # Errors
 /// [`Problem::UnsupportedMediaType`], [`Problem::TooLarge`], or [`Problem::Invalid`] where it breaks off or comes too
 /// late.
-pub async fn json_body(headers: &HeaderMap, body: Incoming, limit: usize) -> Result<Bytes, Problem> {
-    check_media(headers)?;
+pub async fn json_body(request: &mut Request<Incoming>, limit: usize) -> Result<Bytes, Problem> {
+    check_media(request.headers())?;
+    let body = request.body_mut();
     if body.size_hint().lower() > limit as u64 {
         return Err(Problem::TooLarge { limit });
     }
-    let mut reading = pin!(collect(body, limit));
     // A body that came with its head is here at once; only one that is still under way costs a timer.
-    let now = std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
-    match now {
-        Poll::Ready(result) => result,
-        Poll::Pending => tokio::time::timeout(BODY_DEADLINE, reading)
-            .await
-            .unwrap_or_else(|_| Err(Problem::invalid("", format!("the body did not arrive within {BODY_DEADLINE:?}")))),
+    let first = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *body).poll_frame(cx))).await;
+    match first {
+        Poll::Ready(Some(Ok(frame))) if body.is_end_stream() && frame.is_data() => {
+            let data = frame.into_data().unwrap_or_default();
+            if data.len() > limit { Err(Problem::TooLarge { limit }) } else { Ok(data) }
+        }
+        first => Box::pin(slow_body(first, body, limit)).await,
     }
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Problem> {
-    let mut first = Bytes::new();
-    let mut rest = BytesMut::new();
-    while let Some(frame) = body.frame().await {
+type Frame = Result<hyper::body::Frame<Bytes>, hyper::Error>;
+
+/// The rest of a body of which `first` has been asked for.
+async fn slow_body(first: Poll<Option<Frame>>, body: &mut Incoming, limit: usize) -> Result<Bytes, Problem> {
+    tokio::time::timeout(BODY_DEADLINE, collect(first, body, limit))
+        .await
+        .unwrap_or_else(|_| Err(Problem::invalid("", format!("the body did not arrive within {BODY_DEADLINE:?}"))))
+}
+
+async fn collect(first: Poll<Option<Frame>>, body: &mut Incoming, limit: usize) -> Result<Bytes, Problem> {
+    let mut whole = BytesMut::new();
+    let mut next = match first {
+        Poll::Ready(frame) => frame,
+        Poll::Pending => body.frame().await,
+    };
+    while let Some(frame) = next {
         let frame = frame.map_err(|e| Problem::invalid("", format!("the body broke off: {e}")))?;
-        let Ok(data) = frame.into_data() else { continue };
-        if first.len() + rest.len() + data.len() > limit {
-            return Err(Problem::TooLarge { limit });
-        }
-        if first.is_empty() {
-            first = data;
-            if body.is_end_stream() {
-                break;
+        if let Ok(data) = frame.into_data() {
+            if whole.len() + data.len() > limit {
+                return Err(Problem::TooLarge { limit });
             }
-        } else {
-            rest.extend_from_slice(&data);
+            whole.extend_from_slice(&data);
         }
+        next = body.frame().await;
     }
-    if rest.is_empty() {
-        return Ok(first);
-    }
-    let mut whole = BytesMut::from(&first[..]);
-    whole.extend_from_slice(&rest);
     Ok(whole.freeze())
 }
 

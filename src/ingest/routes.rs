@@ -8,12 +8,10 @@
 use std::borrow::Cow;
 use std::rc::Rc;
 
-use hyper::body::Incoming;
-use hyper::http::request::Parts;
 use hyper::{HeaderMap, Method, header};
 
 use super::reply::{Problem, Reply};
-use super::session::Session;
+use super::session::{Asked, Session};
 use super::{claim_path, reads};
 use crate::config::Scope;
 
@@ -30,22 +28,22 @@ enum Route<'a> {
 ///
 /// # Errors
 /// The problem to answer with.
-pub async fn public(session: &Rc<Session>, head: &Parts, body: Incoming) -> Result<Reply, Problem> {
-    let path = head.uri.path();
-    if let Some(campaign) = claimed_campaign(path) {
-        if head.method != Method::POST {
-            return Err(Problem::MethodNotAllowed { allow: "POST" });
-        }
-        let campaign = decode(campaign).ok_or(Problem::UnknownCampaign)?;
-        return claim_path::claim(session.door(), session.peer(), &campaign, &head.headers, body).await;
+pub(super) async fn public(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
+    if claimed_campaign(request.uri().path()).is_some() {
+        return claim_path::claim(session.door(), session.peer(), request).await;
     }
-    let route = route(path)?;
-    if head.method != Method::GET {
+    // On the heap, so that a claim's own state, of which there is one a connection, is not as large as the largest read's.
+    Box::pin(read(session, request)).await
+}
+
+async fn read(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
+    let route = route(request.uri().path())?;
+    if request.method() != Method::GET {
         return Err(Problem::MethodNotAllowed { allow: "GET" });
     }
-    let (app, headers) = (&*session.door().app, &head.headers);
+    let (app, headers) = (&*session.door().app, request.headers());
     app.auth.authorize(headers, Scope::Read)?;
-    let query = Query::new(head.uri.query());
+    let query = Query::new(request.uri().query());
     match route {
         Route::Campaigns => reads::campaigns(app, headers).await,
         Route::Campaign(id) => reads::campaign(app, &id, headers),
@@ -55,7 +53,7 @@ pub async fn public(session: &Rc<Session>, head: &Parts, body: Incoming) -> Resu
 }
 
 /// `/v1/campaigns/{campaign}/claims`
-fn claimed_campaign(path: &str) -> Option<&str> {
+pub(super) fn claimed_campaign(path: &str) -> Option<&str> {
     let campaign = path.strip_prefix("/v1/campaigns/")?.strip_suffix("/claims")?;
     (!campaign.contains('/')).then_some(campaign)
 }

@@ -14,10 +14,9 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
-use hyper::http::request::Parts;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper::{Request, Response, Version};
+use hyper::{HeaderMap, Request, Response, Version};
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -27,7 +26,7 @@ use super::reply::{Problem, Reply, X_REQUEST_ID};
 use super::server::Thread;
 use super::waits::Waits;
 use super::wire::{self, Wire};
-use super::{Door, routes};
+use super::{Door, cors, routes};
 use crate::limits;
 
 /// One connection, as its requests see it.
@@ -54,11 +53,14 @@ impl Session {
     }
 }
 
+/// A request, on the heap.
+pub(super) type Asked = Box<Request<Incoming>>;
+
 /// What a listener answers.
 pub(super) trait Routes: 'static {
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
     const IS_PUBLIC: bool;
-    async fn answer(session: &Rc<Session>, head: &Parts, body: Incoming) -> Result<Response<Self::Body>, Problem>;
+    async fn answer(session: &Rc<Session>, request: Asked) -> Result<Response<Self::Body>, Problem>;
     fn whole(reply: Reply) -> Response<Self::Body>;
 }
 
@@ -69,8 +71,8 @@ impl Routes for Public {
     type Body = Full<Bytes>;
     const IS_PUBLIC: bool = true;
 
-    async fn answer(session: &Rc<Session>, head: &Parts, body: Incoming) -> Result<Reply, Problem> {
-        routes::public(session, head, body).await
+    async fn answer(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
+        routes::public(session, request).await
     }
 
     fn whole(reply: Reply) -> Reply {
@@ -85,8 +87,8 @@ impl Routes for Admin {
     type Body = AdminBody;
     const IS_PUBLIC: bool = false;
 
-    async fn answer(session: &Rc<Session>, head: &Parts, body: Incoming) -> Result<Response<AdminBody>, Problem> {
-        admin::answer(session.door(), head, body).await
+    async fn answer(session: &Rc<Session>, request: Asked) -> Result<Response<AdminBody>, Problem> {
+        admin::answer(session.door(), *request).await
     }
 
     fn whole(reply: Reply) -> Response<AdminBody> {
@@ -103,7 +105,7 @@ where
     let Ok((first, is_http2)) = wire::sniff(&mut stream, &meter).await else { return };
     let wire = Wire::new(stream, first, thread.door().clone(), meter.clone(), thread.scratch());
     let session = Rc::new(Session { thread: thread.clone(), meter: meter.clone(), peer });
-    let service = service_fn(move |request| respond::<R>(session.clone(), request));
+    let service = service_fn(move |request| respond::<R>(session.clone(), Box::new(request)));
     if !is_http2 {
         // A stopping thread closes it: at rest by the sweep, under way by `Connection: close`.
         let _ = http1().serve_connection(wire, service).await;
@@ -153,58 +155,68 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for LocalExec 
 }
 
 /// One request. It never fails: what goes wrong is an answer.
-async fn respond<R: Routes>(session: Rc<Session>, request: Request<Incoming>) -> Result<Response<R::Body>, Infallible> {
+///
+/// The request is on the heap and goes into `answer`: futures are moved when they are made, nested ones once more each, so
+/// this one must be small; and a claim gives its request's memory back before it waits for its outcome.
+async fn respond<R: Routes>(session: Rc<Session>, request: Asked) -> Result<Response<R::Body>, Infallible> {
     let _busy = session.meter.begin();
-    let (head, body) = request.into_parts();
-    let id = request_id(&session, &head);
-    let sound = check_message(&session.meter, &head, &body);
-    let is_unsound = sound.is_err();
+    let given_id = given_request_id(request.headers());
+    let is_http1 = request.version() < Version::HTTP_2;
     let cors = session.door().app.cors.as_ref().filter(|_| R::IS_PUBLIC);
-    let result = match (sound, cors.and_then(|cors| cors.preflight(&head))) {
-        (Ok(()), None) => R::answer(&session, &head, body).await,
-        (Ok(()), Some(leave)) => Ok(R::whole(leave)),
-        (Err(problem), _) => Err(problem),
+    let origin = cors.and_then(|cors| cors.allowed(request.headers()));
+    let sound = check_message(&session.meter, &request);
+    let is_unsound = sound.is_err();
+    let result = match sound {
+        Ok(()) => match cors.and_then(|cors| cors.preflight(request.method(), request.headers())) {
+            None => R::answer(&session, request).await,
+            Some(leave) => Ok(R::whole(leave)),
+        },
+        Err(problem) => Err(problem),
     };
     let mut reply = result.unwrap_or_else(|problem| {
         session.door().app.buffer.metrics().refusals[problem.index()].add(1);
         R::whole(problem.into_reply())
     });
+    let id = given_id.unwrap_or_else(|| session.door().request_id());
     reply.headers_mut().insert(X_REQUEST_ID, id);
-    if let Some(cors) = cors {
-        cors.permit(&head.headers, &mut reply);
+    if cors.is_some() {
+        cors::permit(origin, &mut reply);
     }
     // Where the bounds of a message are in doubt, nothing behind it can be trusted to be one.
-    if head.version < Version::HTTP_2 && (is_unsound || session.thread.is_stopping()) {
+    if is_http1 && (is_unsound || session.thread.is_stopping()) {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(reply)
 }
 
-/// The caller's id for the request, if it is one, or a new one.
-fn request_id(session: &Session, head: &Parts) -> HeaderValue {
-    let given = head.headers.get(X_REQUEST_ID).filter(|id| {
+/// The caller's id for the request, if it is one.
+fn given_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let given = headers.get(X_REQUEST_ID).filter(|id| {
         (1..=limits::REQUEST_ID_MAX).contains(&id.len()) && id.as_bytes().iter().all(u8::is_ascii_graphic)
     });
-    given.cloned().unwrap_or_else(|| session.door().request_id())
+    // A copy: a clone would hold on to the buffer that the request came in.
+    given.and_then(|id| HeaderValue::from_bytes(id.as_bytes()).ok())
 }
 
 /// What HTTP itself demands of a message and hyper leaves to us (RFC 9112, sections 3.2 and 6.1).
-fn check_message(meter: &Meter, head: &Parts, body: &Incoming) -> Result<(), Problem> {
-    if head.version >= Version::HTTP_2 {
+fn check_message(meter: &Meter, request: &Request<Incoming>) -> Result<(), Problem> {
+    if request.version() >= Version::HTTP_2 {
         return Ok(());
     }
-    let length = body.size_hint().exact();
+    let length = request.body().size_hint().exact();
     let has_length = match length {
-        Some(0) => head.headers.contains_key(header::CONTENT_LENGTH),
+        Some(0) => request.headers().contains_key(header::CONTENT_LENGTH),
         other => other.is_some(),
     };
     if meter.hides_length(has_length, length.is_none()) {
         return Err(Problem::invalid("Content-Length", "given together with Transfer-Encoding; expected one of them"));
     }
-    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let mut hosts = request.headers().get_all(header::HOST).iter();
     match (hosts.next(), hosts.next()) {
         (_, Some(_)) => Err(Problem::invalid("Host", "given twice; expected once")),
-        (None, None) if head.version == Version::HTTP_11 => Err(Problem::invalid("Host", "missing; expected once")),
+        (None, None) if request.version() == Version::HTTP_11 => {
+            Err(Problem::invalid("Host", "missing; expected once"))
+        }
         _ => Ok(()),
     }
 }

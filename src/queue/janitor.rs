@@ -42,7 +42,7 @@ impl JanitorThread {
             let _guard = guard;
             // Its work is bulk: it gives way to whatever acknowledges claims.
             let _ = rustix::process::nice(limits::BACKGROUND_NICE);
-            Rounds { janitor, published, key, memory_max, snapshot: None, told: false }.run(&stopped);
+            Rounds { janitor, published, key, memory_max, snapshot: None, told: false, written: 0 }.run(&stopped);
         })?;
         Ok(Self { stop, thread })
     }
@@ -62,6 +62,8 @@ struct Rounds<D: Disk> {
     memory_max: u64,
     snapshot: Option<JoinHandle<Option<SnapshotInfo>>>,
     told: bool,
+    /// Bytes that the journal had taken at the last round.
+    written: u64,
 }
 
 impl<D: Disk> Rounds<D> {
@@ -92,6 +94,8 @@ impl<D: Disk> Rounds<D> {
         if let Some(snapshot) = self.snapshot.take_if(|s| s.is_finished()) {
             self.janitor.snapshot_done(snapshot.join().ok().flatten())?;
         }
+        let written = self.published.metrics.journal_bytes.get();
+        let is_busy = std::mem::replace(&mut self.written, written) != written;
         let step = self.janitor.step(self.published.pending.retired())?;
         self.published.metrics.journal_disk_bytes.set(self.janitor.bytes());
         if matches!(step, Step::Ready(_)) {
@@ -100,8 +104,8 @@ impl<D: Disk> Rounds<D> {
         Ok(match step {
             // A slice of zeros and its sync hold up a sync of the sequencer's: they are spread out, at a rate that still
             // makes segments several times as fast as a core fills them. Where none is ready, claims may soon be refused
-            // for want of room, and nothing is worse than that.
-            Step::Worked if self.janitor.spares() > 0 => Duration::from_millis(limits::PREPARE_PAUSE_MILLIS),
+            // for want of room, and nothing is worse than that; where nothing is written, nothing is held up.
+            Step::Worked if is_busy && self.janitor.spares() > 0 => Duration::from_millis(limits::PREPARE_PAUSE_MILLIS),
             Step::Worked => Duration::ZERO,
             Step::Ready(_) | Step::Trimmed(_) => Duration::ZERO,
             Step::SnapshotDue => {
