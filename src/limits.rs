@@ -247,9 +247,9 @@ pub const PURGE_DELAY_MILLIS: u64 = 10_000;
 /// How often late answers are looked for, in milliseconds: a deadline is kept to within this.
 pub const SWEEP_MILLIS: u64 = 50;
 
-/// How long the sequencer gathers a batch while every front-end thread is busy, in microseconds. A sync costs about 50 µs of
-/// processor whatever it covers. From 100 to 600 µs measure the same at 64 and at 256 connections, and a tenth better than
-/// none: what ends the wait is mostly a front end that has run out of work.
+/// The longest that a front-end thread which is busy taking claims lets them gather before it rings the sequencer, in
+/// microseconds. A sync costs about 50 µs of processor whatever it covers. From 100 to 600 µs measure the same at 64 and at
+/// 256 connections: what ends the wait is mostly a round that brings no more.
 pub const GATHER_MICROS: u64 = 200;
 
 /// How long the sequencer waits with nothing to do before it writes a mark, in milliseconds.

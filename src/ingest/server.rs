@@ -82,13 +82,13 @@ impl Servers {
         let mut public_threads = Vec::new();
         for (no, socket) in (0..).zip(listening.sockets) {
             let (app, stop) = (app.clone(), public_told.clone());
-            let start = Start { app, front: no, stop, tell: tell.clone(), public: true };
+            let start = Start { app, front: no, stop, tell: tell.clone() };
             public_threads.push(start.spawn(format!("ingest-{no}"), async move |thread| {
                 let listener = TcpListener::from_std(socket)?;
                 serve::<Public, _>(thread, listener).await
             })?);
         }
-        let start = Start { app: app.clone(), front: threads, stop: admin_told, tell, public: false };
+        let start = Start { app: app.clone(), front: threads, stop: admin_told, tell };
         let admin_thread = start.spawn("admin".to_owned(), async move |thread| match admin_listener {
             AdminListener::Tcp(socket) => serve::<Admin, _>(thread, TcpListener::from_std(socket)?).await,
             AdminListener::Unix(socket) => serve::<Admin, _>(thread, UnixListener::from_std(socket)?).await,
@@ -141,8 +141,6 @@ enum AdminListener {
 
 /// What a thread is started with.
 struct Start {
-    /// Whether buyers come here.
-    public: bool,
     app: Arc<App>,
     front: u16,
     stop: watch::Receiver<Option<Duration>>,
@@ -158,7 +156,9 @@ impl Start {
         let report = Report { name: name.clone(), tell: self.tell };
         std::thread::Builder::new().name(name).spawn(move || {
             let _guard = OnPanic(report.clone());
-            let built = runtime(&self.app, self.public).build_local(Default::default());
+            let mut builder = tokio::runtime::Builder::new_current_thread();
+            builder.enable_all().event_interval(limits::EVENT_INTERVAL);
+            let built = builder.build_local(Default::default());
             let result = built.and_then(|runtime| {
                 runtime.block_on(async { run(Thread::new(self.app, self.front, self.stop, report.clone())).await })
             });
@@ -167,17 +167,6 @@ impl Start {
             }
         })
     }
-}
-
-/// A thread's runtime. A public one tells the buffer when it runs out of work, which ends the wait for a larger batch.
-fn runtime(app: &Arc<App>, public: bool) -> tokio::runtime::Builder {
-    let mut builder = tokio::runtime::Builder::new_current_thread();
-    builder.enable_all().event_interval(limits::EVENT_INTERVAL);
-    if public {
-        let (parks, unparks) = (app.buffer.clone(), app.buffer.clone());
-        builder.on_thread_park(move || parks.front_parks()).on_thread_unpark(move || unparks.front_unparks());
-    }
-    builder
 }
 
 /// Tells of a thread that can't go on; the first such news counts.

@@ -2,7 +2,7 @@
 //!
 //! Submitting transfers ownership: a future that is dropped loses the reply, never the claim. One slot a waiting request
 //! in a slab of this thread's own, so that an outcome costs no allocation and no wake across threads; the sequencer is
-//! rung once a round of the scheduler, after everything that was ready has been polled.
+//! rung once for all that gathers while the thread is busy taking more.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -11,13 +11,16 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::command::{Command, Outcome};
 use super::sequencer::{Submission, Ticket};
 use super::{Mailbox, Shared};
 use crate::limits;
 use crate::sale::{ClaimId, UserId};
+
+/// The longest that commands gather.
+const GATHER: Duration = Duration::from_micros(limits::GATHER_MICROS);
 
 /// Why a command was not taken. Nothing was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +69,9 @@ pub struct Front {
     mailbox: Arc<Mailbox<(Ticket, Outcome)>>,
     slots: RefCell<Vec<(u32, Slot)>>,
     free: RefCell<Vec<u32>>,
-    unrung: Cell<bool>,
+    /// Commands submitted since the sequencer was rung.
+    unrung: Cell<usize>,
+    /// When the first of them was.
     round: Cell<Instant>,
     waker: RefCell<Option<Waker>>,
 }
@@ -80,7 +85,7 @@ impl Front {
             mailbox,
             slots: RefCell::default(),
             free: RefCell::default(),
-            unrung: Cell::new(false),
+            unrung: Cell::new(0),
             round: Cell::new(crate::clock::tick()),
             waker: RefCell::default(),
         })
@@ -98,8 +103,9 @@ impl Front {
             Command::Claim(claim) => Some((claim.claim_id, claim.user)),
             Command::Admin(_) => None,
         };
-        if !self.unrung.get() {
-            // One look at the clock a round: all that is submitted in it was ready at the same time.
+        let unrung = self.unrung.get();
+        if unrung == 0 {
+            // One look at the clock for all that gathers: it was ready at about the same time.
             self.round.set(crate::clock::tick());
         }
         let slot = self.take_slot().ok_or(SubmitError::Overloaded)?;
@@ -112,7 +118,8 @@ impl Front {
         }
         slots[slot as usize].1 = Slot::Waiting { waker: None, since: self.round.get(), claim };
         drop(slots);
-        if !self.unrung.replace(true)
+        self.unrung.set(unrung + 1);
+        if unrung == 0
             && let Some(waker) = &*self.waker.borrow()
         {
             waker.wake_by_ref();
@@ -155,21 +162,38 @@ impl Front {
     }
 
     /// Rings the sequencer and delivers outcomes, for ever. Spawn it once on this thread.
+    ///
+    /// A sync costs the same whatever it covers, so commands gather as long as each round of the scheduler, its look for
+    /// new input included, brings more of them, but at most for [`limits::GATHER_MICROS`]. A thread with time to spare
+    /// rings after one fruitless look.
     pub async fn run(self: Rc<Self>) {
         let mut mail = Vec::new();
-        std::future::poll_fn(move |cx| {
+        loop {
+            let gathered = self.until_submitted(&mut mail).await;
+            // Woken again only after the runtime has looked for new input.
+            tokio::task::yield_now().await;
+            if self.unrung.get() == gathered || self.round.get().elapsed() >= GATHER {
+                self.unrung.set(0);
+                self.shared.bell.ring();
+            }
+        }
+    }
+
+    /// Delivers outcomes until there are commands that the sequencer was not rung for; gives their number.
+    async fn until_submitted(&self, mail: &mut Vec<(Ticket, Outcome)>) -> usize {
+        std::future::poll_fn(|cx| {
             if self.waker.borrow().as_ref().is_none_or(|w| !w.will_wake(cx.waker())) {
                 *self.waker.borrow_mut() = Some(cx.waker().clone());
             }
-            if self.unrung.take() && !self.shared.gathering.load(Ordering::SeqCst) {
-                self.shared.bell.ring();
+            while self.mailbox.poll_take(cx, mail).is_ready() {
+                self.open(mail);
             }
-            while self.mailbox.poll_take(cx, &mut mail).is_ready() {
-                self.open(&mut mail);
+            match self.unrung.get() {
+                0 => Poll::Pending,
+                gathered => Poll::Ready(gathered),
             }
-            Poll::<()>::Pending
         })
-        .await;
+        .await
     }
 
     fn open(&self, mail: &mut Vec<(Ticket, Outcome)>) {

@@ -1,24 +1,28 @@
 //! How front-end threads and the sequencer wake each other: a doorbell one way, a mailbox the other.
 //!
-//! Both are wake-once-a-batch: a front end rings after it has polled all that was ready, the sequencer delivers all
+//! Both are wake-once-a-batch: a front end rings once it has run out of claims to submit, the sequencer delivers all
 //! answers of a batch to a front end in one go. No wake is ever lost; tests/model proves it over all interleavings
 //! (this file takes its primitives from `super::sync`, so that the same text runs under the model checker).
 
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::sync::{AtomicBool, Mutex, Ordering, Thread, park, park_timeout};
+use super::sync::{AtomicU8, Mutex, Ordering, Thread, park, park_timeout};
 
-/// Wakes one sleeping thread.
+/// Wakes one sleeping thread. A ring is kept until it is heard, so that one during the thread's work is not lost.
 #[derive(Debug)]
 pub struct Doorbell {
-    asleep: AtomicBool,
+    state: AtomicU8,
     thread: Mutex<Option<Thread>>,
 }
 
+const SILENT: u8 = 0;
+const ASLEEP: u8 = 1;
+const RUNG: u8 = 2;
+
 impl Default for Doorbell {
     fn default() -> Self {
-        Self { asleep: AtomicBool::new(false), thread: Mutex::new(None) }
+        Self { state: AtomicU8::new(SILENT), thread: Mutex::new(None) }
     }
 }
 
@@ -28,27 +32,28 @@ impl Doorbell {
         *self.thread.lock().unwrap() = Some(thread);
     }
 
-    /// Wakes the thread if it sleeps. Call it after the work is visible to `has_work` of [`Self::sleep`].
+    /// Wakes the thread if it sleeps. Call it after the work is visible.
     pub fn ring(&self) {
-        // Both sides swap, and swaps of one flag have an order: if this one comes first, the sleeper's sees all that was
-        // done before it, the work included, and if the sleeper's comes first, this one finds it asleep.
-        if self.asleep.swap(false, Ordering::SeqCst)
+        // Both sides change one value, and its changes have an order: whoever hears this ring sees all that was done before
+        // it, and who does not was asleep before it, and is woken.
+        if self.state.swap(RUNG, Ordering::SeqCst) == ASLEEP
             && let Some(thread) = &*self.thread.lock().unwrap()
         {
             thread.unpark();
         }
     }
 
-    /// Sleeps until the bell rings, or for at most `limit`; not at all where `has_work`. May return early.
-    pub fn sleep(&self, limit: Option<Duration>, has_work: impl Fn() -> bool) {
-        self.asleep.swap(true, Ordering::SeqCst);
-        if !has_work() {
+    /// Sleeps until the bell has rung since the last call, or for at most `limit`; tells whether it rang. It may return
+    /// early without a ring.
+    pub fn wait(&self, limit: Option<Duration>) -> bool {
+        let asleep = self.state.compare_exchange(SILENT, ASLEEP, Ordering::SeqCst, Ordering::SeqCst);
+        if asleep.is_ok() {
             match limit {
                 Some(limit) => park_timeout(limit),
                 None => park(),
             }
         }
-        self.asleep.store(false, Ordering::SeqCst);
+        self.state.swap(SILENT, Ordering::SeqCst) == RUNG
     }
 }
 

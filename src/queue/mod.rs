@@ -27,7 +27,7 @@ pub mod winners;
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam::queue::ArrayQueue;
@@ -50,7 +50,7 @@ use crate::sale::{Claim, ClaimId, Seq, UserHash, UserId};
 /// The primitives that the hand-off is made of; the model checker has its own.
 pub(crate) mod sync {
     pub use std::sync::Mutex;
-    pub use std::sync::atomic::{AtomicBool, Ordering};
+    pub use std::sync::atomic::{AtomicU8, Ordering};
     pub use std::thread::{Thread, park, park_timeout};
 }
 
@@ -65,10 +65,6 @@ pub(crate) struct Shared {
     max_entries: u64,
     hash_key: HashKey,
     stop: AtomicBool,
-    /// Public front-end threads that have nothing to do.
-    parked: AtomicUsize,
-    /// Whether the sequencer waits for a larger batch, and is not to be rung for each submission.
-    gathering: AtomicBool,
 }
 
 /// The buffer.
@@ -101,8 +97,6 @@ impl Buffer {
             max_entries: settings.max_entries,
             hash_key: settings.hash_key,
             stop: AtomicBool::new(false),
-            parked: AtomicUsize::new(0),
-            gathering: AtomicBool::new(false),
         }))
     }
 
@@ -163,17 +157,6 @@ impl Buffer {
     /// The last entry that is in the database.
     pub fn retired(&self) -> Seq {
         self.pending().retired()
-    }
-
-    /// A public front-end thread has run out of work: the sequencer need not wait for more.
-    pub fn front_parks(&self) {
-        self.0.parked.fetch_add(1, Ordering::SeqCst);
-        self.0.bell.ring();
-    }
-
-    /// A public front-end thread has work again.
-    pub fn front_unparks(&self) {
-        self.0.parked.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Lets the sequencer end once its queue is empty. Call it when nobody submits any more.

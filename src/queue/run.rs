@@ -8,7 +8,7 @@ use super::command::Outcome;
 use super::journal::disk::Disk;
 use super::sequencer::{Replies, Sequencer, Submission, Ticket};
 use super::{Buffer, Shared};
-use crate::clock::{Clock, tick};
+use crate::clock::Clock;
 use crate::limits;
 use crate::plant;
 
@@ -51,47 +51,34 @@ pub fn spawn<D: Disk>(
         shared.bell.attach(std::thread::current());
         let mut postman = Postman { shared: &shared, sorted: shared.mailboxes.iter().map(|_| Vec::new()).collect() };
         let mut batch = Vec::with_capacity(limits::SEQUENCER_BATCH_MAX);
+        let idle = Duration::from_millis(limits::IDLE_MARK_MILLIS);
+        let mut is_more = false;
         loop {
-            gather(&shared, sequencer.syncs(), &mut batch);
-            if batch.is_empty() {
-                if shared.stop.load(Ordering::SeqCst) && shared.queue.is_empty() {
-                    sequencer.mark(clock.now());
-                    return sequencer;
-                }
-                sequencer.mark(clock.now());
+            // The bell does not ring again for what a full batch left behind.
+            let has_rung = is_more || shared.bell.wait(Some(idle));
+            is_more = take(&shared, &mut batch);
+            if !batch.is_empty() {
+                plant::crash_point("sequencer.batch");
+                sequencer.step(clock.now(), &mut batch, &mut postman);
                 continue;
             }
-            plant::crash_point("sequencer.batch");
-            sequencer.step(clock.now(), &mut batch, &mut postman);
+            let is_over = shared.stop.load(Ordering::SeqCst) && shared.queue.is_empty();
+            if is_over || !has_rung {
+                sequencer.mark(clock.now());
+            }
+            if is_over {
+                return sequencer;
+            }
         }
     })
 }
 
-/// Takes what has arrived, up to the limit; sleeps where nothing has.
-///
-/// Where every front-end thread is busy, more is about to arrive, and a sync shared by more claims leaves more of the
-/// core to them: then, and only then (and never where nothing is synced), it waits for up to [`limits::GATHER_MICROS`].
-/// A front end that has run out of work ends the wait, so that a node with time to spare never waits at all.
-fn gather(shared: &Shared, syncs: bool, batch: &mut Vec<Submission>) {
-    let idle = Duration::from_millis(limits::IDLE_MARK_MILLIS);
-    let stopping = || shared.stop.load(Ordering::SeqCst);
-    if shared.queue.is_empty() && !stopping() {
-        shared.bell.sleep(Some(idle), || !shared.queue.is_empty() || stopping());
-    }
-    let enough = || shared.parked.load(Ordering::SeqCst) > 0 || shared.queue.len() >= limits::SEQUENCER_BATCH_MAX;
-    if syncs && !shared.queue.is_empty() && !enough() && !stopping() {
-        let (start, limit) = (tick(), Duration::from_micros(limits::GATHER_MICROS));
-        shared.gathering.store(true, Ordering::SeqCst);
-        while let Some(left) = limit.checked_sub(start.elapsed())
-            && !enough()
-            && !stopping()
-        {
-            shared.bell.sleep(Some(left), || enough() || stopping());
-        }
-        shared.gathering.store(false, Ordering::SeqCst);
-    }
+/// Takes what has arrived, up to the limit; whether there may be more. How long claims gather into a batch is for the
+/// front ends to say, who know whether more are about to come: they ring when it is enough.
+fn take(shared: &Shared, batch: &mut Vec<Submission>) -> bool {
     while batch.len() < limits::SEQUENCER_BATCH_MAX {
-        let Some(submission) = shared.queue.pop() else { return };
+        let Some(submission) = shared.queue.pop() else { return false };
         batch.push(submission);
     }
+    true
 }

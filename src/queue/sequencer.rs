@@ -129,11 +129,6 @@ impl<D: Disk> Sequencer<D> {
         &self.book
     }
 
-    /// Whether a batch costs a sync, so that a larger one is worth a wait.
-    pub fn syncs(&self) -> bool {
-        self.settings.durability == Durability::Disk
-    }
-
     /// Whether a write or a sync has failed.
     pub fn failed(&self) -> bool {
         self.failed

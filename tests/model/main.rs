@@ -5,7 +5,7 @@
 
 mod sync {
     pub use loom::sync::Mutex;
-    pub use loom::sync::atomic::{AtomicBool, Ordering};
+    pub use loom::sync::atomic::{AtomicU8, Ordering};
     pub use loom::thread::{Thread, park};
 
     /// The model has no time: a sleep with a limit is a sleep that nobody ends early.
@@ -37,7 +37,7 @@ fn sequencer(bell: Arc<Doorbell>, queue: Arc<Queue>, count: usize) -> loom::thre
         while taken < count {
             taken += queue.0.swap(0, Ordering::SeqCst);
             if taken < count {
-                bell.sleep(None, || queue.0.load(Ordering::SeqCst) > 0);
+                bell.wait(None);
             }
         }
     })
