@@ -113,6 +113,7 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         draining: AtomicBool::new(false),
         drain_fenced: drain.fenced(),
         waiters: AtomicUsize::new(0),
+        batches: AtomicUsize::new(0),
     });
     let servers = Servers::spawn(&app, &config.ingest.listen, &config.ingest.admin_listen, threads as u16)?;
     let ended = control.block_on(serve(&app, &servers, config, options, &report, &watch));

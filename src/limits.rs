@@ -151,6 +151,28 @@ pub const CACHE_STAMPS: usize = 65_536;
 /// Bytes of a request body; a claim is under 100.
 pub const BODY_MAX: usize = 16 * 1024;
 
+/// Bytes of a batch's body: 1,000 claims of the longest users with the longest keys are 241,000.
+pub const BATCH_BODY_MAX: usize = 256 * 1024;
+
+/// Claims of one batch. A front-end thread decides and answers them in one go, and a thousand are about two milliseconds
+/// in which it does nothing else.
+pub const BATCH_MAX: usize = 1_000;
+
+/// Batches under way, all threads together, from before the body is read until the answer has been handed to the connection.
+/// Each takes at most about 800 KiB (body, what is read from it and what is submitted; later what is submitted and the
+/// answer), so all of them 400 MiB. Beyond it: 503 `overloaded` for the whole batch, before its body is read.
+pub const BATCHES_MAX: usize = 512;
+
+/// Members of a batch that are written into its answer before the thread's other requests have a turn: a tenth of a
+/// millisecond of receipts.
+pub const BATCH_TURN: usize = 128;
+
+const _: () = assert!(BATCH_MAX <= SEQUENCER_BATCH_MAX && BATCH_MAX < QUEUE_MAX);
+
+/// Bytes of an answer that a connection takes at a time. hyper copies what it takes into a buffer that grows to the largest
+/// piece and stays with the connection; an answer to a hundred claims (43 KB) still goes out in one write.
+pub const REPLY_PIECE: usize = 64 * 1024;
+
 /// Connections of the public listener, all threads together. Of the 20,000 files a process may usually have open, the
 /// journal, the database and the admin listener take under a hundred; the rest is room for sockets that are being
 /// closed or refused. Beyond it: a 503 `overloaded`, written to the fresh connection, which is closed at once.
@@ -176,8 +198,11 @@ pub const H2_STREAMS_MAX: u32 = 256;
 /// Streams that an HTTP/2 peer may reset before we looked at them, until the connection ends (CVE-2023-44487).
 pub const H2_RESETS_MAX: usize = 32;
 
-/// Bytes that one HTTP/2 connection may have under way to us: all streams' bodies within one window.
+/// Bytes that one HTTP/2 connection may have under way to us: all streams' bodies within one window. A stream's own window is
+/// a batch's body, so that one is not sent in sixteen round trips.
 pub const H2_WINDOW: u32 = 1024 * 1024;
+
+const _: () = assert!(BATCH_BODY_MAX <= H2_WINDOW as usize);
 
 /// How often connections are looked at, in milliseconds: their deadlines are kept to within this.
 pub const CONNECTION_TICK_MILLIS: u64 = 100;
@@ -255,8 +280,8 @@ pub const GATHER_MICROS: u64 = 200;
 /// How long the sequencer waits with nothing to do before it writes a mark, in milliseconds.
 pub const IDLE_MARK_MILLIS: u64 = 1_000;
 
-/// How long a body may take to arrive, in milliseconds. A claim's body comes with its head; a minute-long upload of 16 KiB
-/// is an attack or a broken network.
+/// How long a body may take to arrive, in milliseconds. A claim's body comes with its head; a minute-long upload of 16 KiB,
+/// or of a batch's 256 KiB, is an attack or a broken network.
 pub const BODY_DEADLINE_MILLIS: u64 = 10_000;
 
 // ---- threads -------------------------------------------------------------------------------------------------------

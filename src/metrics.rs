@@ -114,7 +114,7 @@ pub struct Metrics {
     pub clock_behind: Gauge,
     /// 1 while nothing can be made durable.
     pub fenced: Gauge,
-    /// Requests refused before the book, by problem type, in the order of the front end's own table.
+    /// Requests and claims of batches that were refused, by problem type, in the order of the front end's own table.
     pub refusals: [Counter; 32],
 }
 

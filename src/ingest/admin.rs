@@ -6,12 +6,13 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response};
 use rand::TryRngCore;
 
+use super::body::Whole;
 use super::export::Export;
 use super::reply::{self, Problem, Reply};
 use super::routes::decode;
@@ -24,7 +25,7 @@ use crate::sale::campaign::CampaignPatch;
 use crate::sale::{Asked, CampaignId, CampaignNo, CampaignSpec, red_packet::Seed};
 
 /// Whole answers, and exports.
-pub type AdminBody = Either<Full<Bytes>, Export>;
+pub type AdminBody = Either<Whole, Export>;
 
 /// Who asks, for the journal. Not a credential: the token is.
 const ACTOR: HeaderName = HeaderName::from_static("x-forebay-actor");

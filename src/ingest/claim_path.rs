@@ -10,12 +10,12 @@ use std::rc::Rc;
 use hyper::Method;
 
 use super::reply::{self, ClaimDocument, Problem, Reply};
-use super::request::{self, ClaimBody};
+use super::request::{self, ClaimBody, KEY_HEADER};
 use super::session::Asked;
 use super::{App, Door, routes};
 use crate::limits;
 use crate::queue::{
-    Answer, CampaignView, ClaimCommand, ClaimOutcome, Command, Outcome, Refusal, Replay, SubmitError, Waiting,
+    Answer, CampaignView, ClaimCommand, ClaimOutcome, Command, Outcome, Refusal, Replay, SubmitError, Waiting, views,
 };
 use crate::sale::{
     CampaignId, CampaignKind, CampaignState, Claim, ClaimId, ClaimStatus, Currency, Seq, Timestamp, Units, UserHash,
@@ -27,57 +27,89 @@ use crate::sale::{
 /// The problem to answer with; nothing was accepted, but for [`Problem::OutcomeUnknown`].
 pub(super) async fn claim(door: &Rc<Door>, peer: IpAddr, request: Asked) -> Result<Reply, Problem> {
     let app = &*door.app;
-    let Submitted { command, campaign, currency, waiting } = submit(door, peer, request).await?;
+    let Submitted { command, sale, waiting } = submit(door, peer, request).await?;
     let answer = waiting.await;
-
-    count(app, &command, &answer);
-    let (claim, replayed) = match answer {
-        Answer::Decided(Outcome::Accepted { seq, at, amount }) => (accepted(app, &command, seq, at, amount), false),
-        Answer::Decided(Outcome::Replayed(replay)) => (replayed_claim(&command, &replay), true),
-        Answer::Decided(Outcome::Refused(refusal)) => return Err(Problem::from_refusal(refusal, app.clock.now())),
-        Answer::Decided(Outcome::Unknown | Outcome::Admin(_)) | Answer::Late => {
-            return Err(Problem::OutcomeUnknown(Some(command.claim_id)));
-        }
-    };
-    let status = ClaimStatus::Accepted;
-    let document = ClaimDocument { claim: &claim, campaign: &campaign, currency, status, version: 1 };
-    Ok(reply::accepted(&document, &app.receipts, replayed))
+    let (claim, replayed) = outcome(app, &command, answer)?;
+    Ok(reply::accepted(&sale.document(&claim), &app.receipts, replayed))
 }
 
 /// All that is kept of a request while its outcome is on the way.
 struct Submitted {
     command: ClaimCommand,
+    sale: Sale,
+    waiting: Waiting,
+}
+
+/// What an answer shows of the campaign.
+pub(super) struct Sale {
     campaign: CampaignId,
     currency: Option<Currency>,
-    waiting: Waiting,
+}
+
+impl Sale {
+    pub(super) fn of(view: &CampaignView) -> Self {
+        Self { campaign: view.id, currency: view.currency }
+    }
+
+    /// An acceptance as it was answered first.
+    pub(super) fn document<'a>(&'a self, claim: &'a Claim) -> ClaimDocument<'a> {
+        let (campaign, currency) = (&self.campaign, self.currency);
+        ClaimDocument { claim, campaign, currency, status: ClaimStatus::Accepted, version: 1 }
+    }
 }
 
 /// Reads, checks and submits. The request's own memory is free again when this returns.
 async fn submit(door: &Rc<Door>, peer: IpAddr, mut request: Asked) -> Result<Submitted, Problem> {
     let app = &*door.app;
-    if request.method() != Method::POST {
-        return Err(Problem::MethodNotAllowed { allow: "POST" });
-    }
-    if app.is_draining() {
-        return Err(Problem::Draining);
-    }
-    app.auth.authorize(request.headers(), crate::config::Scope::ClaimsWrite)?;
+    admit(app, &request)?;
     let body = request::json_body(&mut request, limits::BODY_MAX).await?;
     let wanted = ClaimBody::parse(&body)?;
     let headers = request.headers();
     let key = request::idempotency_key(headers)?;
 
     let campaigns = app.buffer.campaigns();
-    let path = request.uri().path();
-    let campaign = routes::claimed_campaign(path).and_then(routes::decode).ok_or(Problem::UnknownCampaign)?;
+    let view = named(&campaigns, routes::claimed_campaign(request.uri().path()))?;
+    let address = || app.client_address(peer, headers);
+    let (command, waiting) = enter(door, view, app.clock.now(), &wanted, key, address)?;
+    Ok(Submitted { command, sale: Sale::of(view), waiting })
+}
+
+/// Whether claims are taken now, and from this caller.
+pub(super) fn admit(app: &App, request: &Asked) -> Result<(), Problem> {
+    if request.method() != Method::POST {
+        return Err(Problem::MethodNotAllowed { allow: "POST" });
+    }
+    if app.is_draining() {
+        return Err(Problem::Draining);
+    }
+    app.auth.authorize(request.headers(), crate::config::Scope::ClaimsWrite)
+}
+
+/// The campaign that a path's segment names.
+pub(super) fn named<'a>(campaigns: &'a views::Index, segment: Option<&str>) -> Result<&'a CampaignView, Problem> {
+    let campaign = segment.and_then(routes::decode).ok_or(Problem::UnknownCampaign)?;
     let id = CampaignId::parse(&campaign).map_err(|_| Problem::UnknownCampaign)?;
-    let view = campaigns.get(&id).ok_or(Problem::UnknownCampaign)?;
+    campaigns.get(&id).map(|view| &**view).ok_or(Problem::UnknownCampaign)
+}
+
+/// One claim's way into the queue, whether it came alone or in a batch. `address` is asked for only when the limits are.
+///
+/// # Errors
+/// The problem to answer with; nothing was submitted.
+#[inline]
+pub(super) fn enter(
+    door: &Rc<Door>,
+    view: &CampaignView,
+    now: Timestamp,
+    wanted: &ClaimBody,
+    key: Option<&str>,
+    address: impl FnOnce() -> Option<IpAddr>,
+) -> Result<(ClaimCommand, Waiting), Problem> {
+    let app = &*door.app;
     check_quantity(view, wanted.quantity, key.is_some())?;
-    let now = app.clock.now();
     let user_hash = app.buffer.hash_key().user(&wanted.user);
     refuse_on_the_spot(app, view, now, wanted.quantity, user_hash)?;
-    let address = app.client_address(peer, headers);
-    app.antiscalper.check(Some(wanted.user.as_str()), address).map_err(Problem::RateLimited)?;
+    app.antiscalper.check(Some(wanted.user.as_str()), address()).map_err(Problem::RateLimited)?;
     let command = ClaimCommand {
         campaign: view.no,
         quantity: wanted.quantity,
@@ -91,7 +123,24 @@ async fn submit(door: &Rc<Door>, peer: IpAddr, mut request: Asked) -> Result<Sub
         SubmitError::Overloaded => Problem::Overloaded,
         SubmitError::NotDurable => Problem::NotDurable,
     })?;
-    Ok(Submitted { command, campaign: view.id, currency: view.currency, waiting })
+    Ok((command, waiting))
+}
+
+/// What became of a claim: the acceptance, and whether it is an earlier one's. Counts it.
+///
+/// # Errors
+/// The problem to answer with; nothing was accepted, but for [`Problem::OutcomeUnknown`].
+#[inline]
+pub(super) fn outcome(app: &App, command: &ClaimCommand, answer: Answer) -> Result<(Claim, bool), Problem> {
+    count(app, command, &answer);
+    match answer {
+        Answer::Decided(Outcome::Accepted { seq, at, amount }) => Ok((accepted(app, command, seq, at, amount), false)),
+        Answer::Decided(Outcome::Replayed(replay)) => Ok((replayed_claim(command, &replay), true)),
+        Answer::Decided(Outcome::Refused(refusal)) => Err(Problem::from_refusal(refusal, app.clock.now())),
+        Answer::Decided(Outcome::Unknown | Outcome::Admin(_)) | Answer::Late => {
+            Err(Problem::OutcomeUnknown(Some(command.claim_id)))
+        }
+    }
 }
 
 fn check_quantity(view: &CampaignView, quantity: u32, has_key: bool) -> Result<(), Problem> {
@@ -101,7 +150,7 @@ fn check_quantity(view: &CampaignView, quantity: u32, has_key: bool) -> Result<(
     }
     if view.per_user_limit.0 > 1 && !has_key {
         let why = format!("required, because a buyer may hold {} here: a retry could not be told", view.per_user_limit);
-        return Err(Problem::invalid("Idempotency-Key", why));
+        return Err(Problem::invalid(KEY_HEADER, why));
     }
     Ok(())
 }

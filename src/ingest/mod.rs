@@ -5,6 +5,9 @@
 
 pub mod admin;
 pub mod auth;
+pub mod batch;
+pub mod batch_body;
+pub mod body;
 pub mod claim_path;
 pub mod connection;
 pub mod cors;
@@ -76,6 +79,8 @@ pub struct App {
     pub drain_fenced: Arc<AtomicBool>,
     /// Reads that wait for a claim to change.
     pub waiters: AtomicUsize,
+    /// Batches of claims under way.
+    pub batches: AtomicUsize,
 }
 
 impl App {

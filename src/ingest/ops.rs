@@ -132,12 +132,17 @@ impl Scrape {
         let app = &*self.0;
         let metrics = app.buffer.metrics();
         let refusals = SLUGS.iter().zip(&metrics.refusals).map(|(slug, n)| ([("reason", *slug)], n.get()));
-        out.counters("refusals", "Requests that did not get what they asked for, by problem type", refusals)?;
+        out.counters(
+            "refusals",
+            "Requests, and claims of batches, that did not get what they asked for, by problem type",
+            refusals,
+        )?;
         let cache = [("hit", &metrics.cache_hits), ("miss", &metrics.cache_misses)];
         let cache = cache.into_iter().map(|(result, n)| ([("level", "local"), ("result", result)], n.get()));
         out.counters("cache_requests", "Look-ups in the caches of reads", cache)?;
         out.gauge("connections", "Open connections of the public listener", metrics.connections.get() as f64)?;
         out.gauge("status_waiters", "Status reads that wait for a change", app.waiters.load(Ordering::Relaxed) as f64)?;
+        out.gauge("claim_batches", "Batches of claims under way", app.batches.load(Ordering::Relaxed) as f64)?;
         out.gauge("limiter_keys", "Users and addresses with a rate", app.antiscalper.keys() as f64)?;
         out.counter("limiter_evictions", "Rates given up to make room for others", app.antiscalper.evictions())?;
         let mut info = out.0.encode_descriptor("build", "What is running", None, MetricType::Info)?;

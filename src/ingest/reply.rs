@@ -2,17 +2,18 @@
 //! statuses.
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
+use super::body::Whole;
+use super::request::KEY_HEADER;
 use crate::antiscalper::rates::Refused;
 use crate::queue::{AdminRefusal, Refusal};
 use crate::receipts::{KeyRing, ReceiptFields};
 use crate::sale::{CampaignId, Claim, ClaimId, ClaimStatus, Currency, FieldError, Timestamp};
 
 /// An answer with its whole body.
-pub type Reply = Response<Full<Bytes>>;
+pub type Reply = Response<Whole>;
 
 /// The header by which a request is found again in logs.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -135,21 +136,38 @@ impl Problem {
 
     /// The answer.
     pub fn into_reply(self) -> Reply {
-        let (slug, status, title) = self.kind();
+        let status = self.kind().1;
         let mut body = Vec::with_capacity(224);
-        body.extend_from_slice(b"{\"type\":\"urn:forebay:problem:");
-        body.extend_from_slice(slug.as_bytes());
-        body.extend_from_slice(b"\",\"title\":\"");
-        body.extend_from_slice(title.as_bytes());
-        body.extend_from_slice(b"\",\"status\":");
-        body.extend_from_slice(status.as_str().as_bytes());
-        self.write_detail(&mut body);
-        body.push(b'}');
-        let mut reply = Response::new(Full::new(Bytes::from(body)));
+        self.write(&mut body);
+        let mut reply = Response::new(Whole::new(Bytes::from(body)));
         *reply.status_mut() = status;
         reply.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
         self.add_headers(reply.headers_mut(), status);
         reply
+    }
+
+    /// Appends the JSON.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let (slug, status, title) = self.kind();
+        out.extend_from_slice(b"{\"type\":\"urn:forebay:problem:");
+        out.extend_from_slice(slug.as_bytes());
+        out.extend_from_slice(b"\",\"title\":\"");
+        out.extend_from_slice(title.as_bytes());
+        out.extend_from_slice(b"\",\"status\":");
+        out.extend_from_slice(status.as_str().as_bytes());
+        self.write_detail(out);
+        out.push(b'}');
+    }
+
+    /// The same problem of the claim `no` of a batch: what it names is a field of that claim there.
+    pub fn of_member(self, no: usize) -> Self {
+        match self {
+            Self::Invalid { field, expected } => {
+                let field = if field == KEY_HEADER { "idempotency_key" } else { &field };
+                Self::Invalid { field: format!("claims[{no}].{field}"), expected }
+            }
+            other => other,
+        }
     }
 
     fn write_detail(&self, out: &mut Vec<u8>) {
@@ -166,6 +184,8 @@ impl Problem {
             }
             Self::SoldOut { stock_version } => number(out, "stock_version", *stock_version),
             Self::NotOpen { opens_at, .. } => plain(out, "opens_at", &opens_at.to_text()),
+            // A batch has no header for one of its claims.
+            Self::RateLimited(refused) => number(out, "retry_after", refused.retry_after_seconds()),
             Self::WrongState { state, why } => {
                 text(out, "state", state);
                 text(out, "detail", why);
@@ -298,14 +318,21 @@ pub fn unavailable(body: Vec<u8>) -> Reply {
 
 /// A text of another media type.
 pub fn text_body(media: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    let mut reply = Response::new(Whole::new(body.into()));
     reply.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
+    reply
+}
+
+/// The outcomes of a batch: a whole JSON document, with whatever is to be kept as long as it is.
+pub fn outcomes(body: impl AsRef<[u8]> + Send + 'static) -> Reply {
+    let mut reply = Response::new(Whole::new(Bytes::from_owner(body)));
+    reply.headers_mut().insert(header::CONTENT_TYPE, JSON);
     reply
 }
 
 /// Nothing has changed since the caller's `etag`.
 pub fn not_modified(etag: &str) -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Whole::default());
     *reply.status_mut() = StatusCode::NOT_MODIFIED;
     set_etag(&mut reply, etag);
     reply
@@ -313,7 +340,7 @@ pub fn not_modified(etag: &str) -> Reply {
 
 /// Done, and nothing to say.
 pub fn no_content() -> Reply {
-    let mut reply = Response::new(Full::default());
+    let mut reply = Response::new(Whole::default());
     *reply.status_mut() = StatusCode::NO_CONTENT;
     reply
 }
@@ -324,7 +351,7 @@ pub fn set_etag(reply: &mut Reply, etag: &str) {
 }
 
 fn with_status(status: StatusCode, body: Vec<u8>) -> Reply {
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    let mut reply = Response::new(Whole::new(Bytes::from(body)));
     *reply.status_mut() = status;
     reply.headers_mut().insert(header::CONTENT_TYPE, JSON);
     reply
@@ -341,7 +368,7 @@ pub fn accepted(document: &ClaimDocument<'_>, keys: &KeyRing, replayed: bool) ->
     let (prefix, id) = location.split_at_mut(PREFIX.len());
     prefix.copy_from_slice(PREFIX);
     id.copy_from_slice(&document.claim.claim_id.to_text());
-    let mut reply = Response::new(Full::new(Bytes::from(body)));
+    let mut reply = Response::new(Whole::new(Bytes::from(body)));
     *reply.status_mut() = StatusCode::ACCEPTED;
     let headers = reply.headers_mut();
     headers.insert(header::CONTENT_TYPE, JSON);

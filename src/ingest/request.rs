@@ -51,7 +51,8 @@ async fn slow_body(first: Poll<Option<Frame>>, body: &mut Incoming, limit: usize
 }
 
 async fn collect(first: Poll<Option<Frame>>, body: &mut Incoming, limit: usize) -> Result<Bytes, Problem> {
-    let mut whole = BytesMut::new();
+    // What is declared is within the limit; memory that nothing arrives for is never touched.
+    let mut whole = BytesMut::with_capacity((body.size_hint().lower() as usize).min(limit));
     let mut next = match first {
         Poll::Ready(frame) => frame,
         Poll::Pending => body.frame().await,
@@ -86,21 +87,30 @@ fn check_media(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::UnsupportedMediaType)
 }
 
+/// The header that names a retry.
+pub const KEY_HEADER: &str = "Idempotency-Key";
+
 /// The value of `Idempotency-Key`: 1 to 128 visible ASCII characters, at most once.
 ///
 /// # Errors
 /// [`Problem::Invalid`] naming the header.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    const NAME: &str = "Idempotency-Key";
     let mut values = headers.get_all("idempotency-key").iter();
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {
-        return Err(Problem::invalid(NAME, "given twice; expected once"));
+        return Err(Problem::invalid(KEY_HEADER, "given twice; expected once"));
     }
-    let text = value.to_str().ok().filter(|t| (1..=limits::IDEMPOTENCY_KEY_MAX).contains(&t.len()));
-    let text = text.filter(|t| t.bytes().all(|b| b.is_ascii_graphic()));
-    text.map(Some).ok_or_else(|| {
-        Problem::invalid(NAME, format!("expected 1 to {} visible ASCII characters", limits::IDEMPOTENCY_KEY_MAX))
+    check_key(value.to_str().unwrap_or_default()).map(Some)
+}
+
+/// An idempotency key, wherever it stands: 1 to 128 visible ASCII characters.
+///
+/// # Errors
+/// [`Problem::Invalid`] naming the header.
+pub fn check_key(key: &str) -> Result<&str, Problem> {
+    let fits = (1..=limits::IDEMPOTENCY_KEY_MAX).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic());
+    fits.then_some(key).ok_or_else(|| {
+        Problem::invalid(KEY_HEADER, format!("expected 1 to {} visible ASCII characters", limits::IDEMPOTENCY_KEY_MAX))
     })
 }
 
@@ -126,11 +136,18 @@ impl ClaimBody {
             Ok(raw) => raw,
             Err(_) => crate::sale::campaign::from_json::<RawClaim<'_>>(json)?,
         };
-        let user = UserId::parse(&raw.user).map_err(|e| FieldError::new("user", format!("expected {e}")))?;
-        let quantity = u32::try_from(raw.quantity).ok().filter(|&q| q >= 1);
-        let quantity = quantity.ok_or_else(|| {
-            FieldError::new("quantity", format!("{} given; expected a whole number from 1", raw.quantity))
-        })?;
+        Self::new(&raw.user, raw.quantity)
+    }
+
+    /// Checks what was read.
+    ///
+    /// # Errors
+    /// [`Problem::Invalid`] with `user` or `quantity` and what was expected of it.
+    pub fn new(user: &str, quantity: impl Copy + fmt::Display + TryInto<u32>) -> Result<Self, Problem> {
+        let user = UserId::parse(user).map_err(|e| FieldError::new("user", format!("expected {e}")))?;
+        let whole = quantity.try_into().ok().filter(|&q| q >= 1);
+        let quantity = whole
+            .ok_or_else(|| FieldError::new("quantity", format!("{quantity} given; expected a whole number from 1")))?;
         Ok(Self { user, quantity })
     }
 }
@@ -173,7 +190,7 @@ impl<'de> Visitor<'de> for ClaimVisitor {
 }
 
 /// A string, borrowed from the document where it has no escapes.
-struct Text<'a>(Cow<'a, str>);
+pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -1,6 +1,7 @@
 //! Which request goes where on the public listener, and what paths, queries and conditional headers mean.
 //!
-//! - The path of a claim is recognised first, by its two ends; everything else is split at its slashes.
+//! - The path of a claim is recognised first, by its two ends, then that of a batch; everything else is split at its
+//!   slashes.
 //! - A segment is percent-decoded once, after the split, so that an encoded slash never makes a segment; what is no
 //!   identifier then is unknown.
 //! - Unknown query parameters are ignored, as caches and trackers add them; a known one given twice is refused.
@@ -12,7 +13,7 @@ use hyper::{HeaderMap, Method, header};
 
 use super::reply::{Problem, Reply};
 use super::session::{Asked, Session};
-use super::{claim_path, reads};
+use super::{batch, claim_path, reads};
 use crate::config::Scope;
 
 /// A request of the public listener.
@@ -32,8 +33,15 @@ pub(super) async fn public(session: &Rc<Session>, request: Asked) -> Result<Repl
     if claimed_campaign(request.uri().path()).is_some() {
         return claim_path::claim(session.door(), session.peer(), request).await;
     }
-    // On the heap, so that a claim's own state, of which there is one a connection, is not as large as the largest read's.
-    Box::pin(read(session, request)).await
+    // On the heap, so that a claim's own state, of which there is one a connection, is not as large as the largest other's.
+    Box::pin(other(session, request)).await
+}
+
+async fn other(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
+    if batched_campaign(request.uri().path()).is_some() {
+        return batch::claims(session.door(), session.peer(), request).await;
+    }
+    read(session, request).await
 }
 
 async fn read(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
@@ -54,7 +62,17 @@ async fn read(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
 
 /// `/v1/campaigns/{campaign}/claims`
 pub(super) fn claimed_campaign(path: &str) -> Option<&str> {
-    let campaign = path.strip_prefix("/v1/campaigns/")?.strip_suffix("/claims")?;
+    campaign_before("/claims", path)
+}
+
+/// `/v1/campaigns/{campaign}/claims:batch`
+pub(super) fn batched_campaign(path: &str) -> Option<&str> {
+    campaign_before("/claims:batch", path)
+}
+
+#[inline]
+fn campaign_before<'a>(end: &str, path: &'a str) -> Option<&'a str> {
+    let campaign = path.strip_prefix("/v1/campaigns/")?.strip_suffix(end)?;
     (!campaign.contains('/')).then_some(campaign)
 }
 
@@ -141,6 +159,7 @@ mod tests {
             ("/V1/campaigns/sale/claims", None),
         ] {
             assert_eq!(claimed_campaign(path), campaign, "{path}");
+            assert_eq!(batched_campaign(path), (path == "/v1/campaigns/sale/claims:batch").then_some("sale"), "{path}");
         }
     }
 

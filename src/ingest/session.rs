@@ -11,7 +11,6 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
@@ -21,6 +20,7 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::admin::{self, AdminBody};
+use super::body::Whole;
 use super::connection::{Entered, Meter};
 use super::reply::{Problem, Reply, X_REQUEST_ID};
 use super::server::Thread;
@@ -68,7 +68,7 @@ pub(super) trait Routes: 'static {
 pub(super) struct Public;
 
 impl Routes for Public {
-    type Body = Full<Bytes>;
+    type Body = Whole;
     const IS_PUBLIC: bool = true;
 
     async fn answer(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
@@ -137,7 +137,7 @@ fn http2() -> http2::Builder<LocalExec> {
         .max_concurrent_streams(limits::H2_STREAMS_MAX)
         .max_pending_accept_reset_streams(limits::H2_RESETS_MAX)
         .max_header_list_size(limits::HEAD_MAX as u32)
-        .initial_stream_window_size(limits::BODY_MAX as u32)
+        .initial_stream_window_size(limits::BATCH_BODY_MAX as u32)
         .initial_connection_window_size(limits::H2_WINDOW)
         .keep_alive_interval(Duration::from_millis(limits::H2_PING_MILLIS))
         .keep_alive_timeout(Duration::from_millis(limits::H2_PING_MILLIS));
@@ -223,6 +223,7 @@ fn check_message(meter: &Meter, request: &Request<Incoming>) -> Result<(), Probl
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::Full;
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

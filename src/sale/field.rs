@@ -30,12 +30,11 @@ pub fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, FieldError
         let message = e.into_inner().to_string();
         // A document that ends inside a name has a path that nobody knows yet, which serde writes as a question mark.
         let known = path.trim_end_matches('?').trim_end_matches('.');
-        // Of a missing field the path ends at the object that lacks it.
-        let missing = message.starts_with("missing field");
+        // Of a missing, unknown or duplicate field the path ends at the object that should have it, or should not.
         let field = match named_field(&message) {
             named if known.is_empty() => named,
-            named if missing => format!("{known}.{named}"),
-            _ => known.to_owned(),
+            named if named.is_empty() => known.to_owned(),
+            named => format!("{known}.{named}"),
         };
         FieldError::new(field, message)
     })?;

@@ -7,6 +7,7 @@ mod support;
 mod admin;
 mod bad_admin;
 mod bad_requests;
+mod batches;
 mod claims;
 mod commands;
 mod complaints;

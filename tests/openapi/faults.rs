@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::held::Held;
 use crate::support::http::{Connection, Request};
-use crate::support::sale::{claim, flash_sale};
+use crate::support::sale::{batch_for, claim, flash_sale, outcomes, word};
 use crate::support::sql::Lock;
 use crate::support::{Server, Site, Tool, eventually};
 
@@ -39,6 +39,8 @@ pub fn a_full_buffer_and_the_end(held: &Held) {
         }
     }
     answer.expect("a buffer of 1,000 is full after 2,000").expect(503, "buffer-full");
+    let full = held.ask(&server, "claimBatch", &batch_for("sale", "full", 3), 200, "");
+    assert!(outcomes(&full).iter().all(|outcome| word(outcome) == "buffer-full"), "{}", full.text());
     lock.release();
     server.drained("sale");
 
@@ -46,6 +48,10 @@ pub fn a_full_buffer_and_the_end(held: &Held) {
     let request = claim("sale", "late").bytes();
     let (begun, rest) = request.split_at(30);
     connection.send(begun).expect("an open connection");
+    let batch = batch_for("sale", "late", 3).bytes();
+    let (begun_batch, rest_of_batch) = batch.split_at(30);
+    let mut second = Connection::open(server.public).expect("a connection");
+    second.send(begun_batch).expect("an open connection");
     eventually("the head is under way", || {
         let other = Connection::open(server.public).and_then(|mut c| c.call(&Request::get("/v1/campaigns")));
         other.is_ok_and(|a| a.status == 200)
@@ -61,6 +67,10 @@ pub fn a_full_buffer_and_the_end(held: &Held) {
     connection.send(rest).expect("an open connection");
     let last = connection.answer().expect("an answer").expect("an answer");
     held.check("claim", &last);
+    last.expect(503, "draining");
+    second.send(rest_of_batch).expect("an open connection");
+    let last = second.answer().expect("an answer").expect("an answer");
+    held.check("claimBatch", &last);
     last.expect(503, "draining");
     assert!(server.wait(crate::support::PATIENCE).success());
 }
@@ -86,12 +96,21 @@ pub fn a_disk_that_is_slow_and_then_fails(held: &Held) {
     let thread = server.thread("sequencer");
     let slow = inject(&server, &[], thread, "fdatasync", "delay_enter=8000000");
     let unknown = held.ask(&server, "claim", &claim("sale", "u1"), 503, "outcome-unknown");
+    let late = held.ask(&server, "claimBatch", &batch_for("sale", "late", 3), 200, "");
+    assert!(outcomes(&late).iter().all(|outcome| word(outcome) == "outcome-unknown"), "{}", late.text());
     held.ask(&server, "createCampaign", &create("other"), 503, "outcome-unknown");
     held.ask(&server, "changeCampaign", &change("sale"), 503, "outcome-unknown");
     let path = format!("/v1/claims/{}", unknown.field("claim_id"));
     let now = held.ask(&server, "readClaim", &Request::get(&path), 200, "");
     assert_eq!(now.field("status"), "unknown");
     slow.stop();
+    for outcome in outcomes(&late) {
+        let id = outcome["problem"]["claim_id"].as_str().expect("the claim to ask for").to_owned();
+        eventually("what a batch was not told is found by its id", || {
+            let answer = server.call(&Request::get(&format!("/v1/claims/{id}?wait=5")));
+            matches!(answer.field("status").as_str(), "accepted" | "persisted")
+        });
+    }
     eventually("the claim's outcome is known", || {
         let answer = held.ask(&server, "readClaim", &Request::get(&format!("{path}?wait=5")), 200, "");
         matches!(answer.field("status").as_str(), "accepted" | "persisted")
@@ -103,6 +122,8 @@ pub fn a_disk_that_is_slow_and_then_fails(held: &Held) {
         held.check("claim", &answer);
         answer.slug() == "not-durable"
     });
+    let refused = held.ask(&server, "claimBatch", &batch_for("sale", "lost", 3), 200, "");
+    assert!(outcomes(&refused).iter().all(|outcome| word(outcome) == "not-durable"), "{}", refused.text());
     held.ask(&server, "createCampaign", &create("third"), 503, "not-durable");
     held.ask(&server, "changeCampaign", &change("sale"), 503, "not-durable");
     let ready = held.ask(&server, "ready", &Request::get("/readyz"), 503, "");

@@ -19,10 +19,12 @@ use forebay::ingest::reply::SLUGS;
 use held::Held;
 use serde_json::Value;
 
-/// What is documented and not provoked here: full queues, 16,384 connections, and a full disk, which has its own tests.
+/// What is documented and not provoked here: full queues, 16,384 connections, and what has tests of its own: a full disk,
+/// and 512 batches at once.
 const OUT_OF_REACH: &[(&str, &str, &str)] = &[
     ("changeCampaign", "503", "buffer-full"),
     ("claim", "503", "overloaded"),
+    ("claimBatch", "503", "overloaded"),
     ("createCampaign", "503", "buffer-full"),
     ("readCampaign", "503", "overloaded"),
     ("readCampaigns", "503", "overloaded"),

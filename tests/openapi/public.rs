@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::held::Held;
 use crate::support::http::Request;
-use crate::support::sale::{claim, claim_of, flash_sale, limited, red_packet};
+use crate::support::sale::{batch, batch_for, claim, claim_of, flash_sale, limited, outcomes, red_packet, word};
 use crate::support::{Server, Site};
 
 pub fn claims_and_reads(held: &Held) {
@@ -17,6 +17,7 @@ pub fn claims_and_reads(held: &Held) {
     server.create(&free);
     accepted(held, &server);
     refused(held, &server);
+    batches(held, &server);
     read_claims(held, &server);
     read_campaigns(held, &server);
 }
@@ -63,6 +64,33 @@ fn refused(held: &Held, server: &Server) {
     refuse(claim("three", "u"), 400, "invalid-request");
     refuse(claim_of("three", "buyer", 1).key("k"), 202, "");
     refuse(claim_of("three", "buyer", 2).key("k"), 422, "idempotency-key-reused");
+}
+
+fn batches(held: &Held, server: &Server) {
+    let ask = |request: Request, words: &[&str]| {
+        let answer = held.ask(server, "claimBatch", &request, 200, "");
+        assert_eq!(outcomes(&answer).iter().map(word).collect::<Vec<_>>(), words, "{}", answer.text());
+    };
+    let claims = json!([
+        {"user": "b1", "idempotency_key": "k"}, {"user": "b1", "idempotency_key": "k"}, {"user": "b1"}, {"user": "b2"},
+        {"user": "b2"}, {"user": "a b"}, {"user": "b3", "quantity": 0}, {"user": "b3", "idempotency_key": ""},
+    ]);
+    let mixed = ["claimed", "replayed", "rate-limited", "claimed", "already-claimed"];
+    ask(batch("sale", &claims), &[&mixed[..], &["invalid-request"; 3][..]].concat());
+    ask(batch_for("packet", "p", 2), &["claimed", "claimed"]);
+    ask(batch_for("free", "p", 1), &["claimed"]);
+    let reused = json!([{"user": "b4", "idempotency_key": "k"}, {"user": "b4", "quantity": 2, "idempotency_key": "k"}]);
+    ask(batch("three", &reused), &["claimed", "idempotency-key-reused"]);
+    for (campaign, slug) in [("one", "sold-out"), ("later", "not-open"), ("past", "ended"), ("held", "paused")] {
+        ask(batch_for(campaign, "b", 1), &[slug]);
+    }
+    let refuse = |request: Request, status, slug| held.ask(server, "claimBatch", &request, status, slug);
+    let post = |media: &str, body: String| Request::new("POST", "/v1/campaigns/sale/claims:batch").body(media, body);
+    refuse(batch("sale", &json!([])), 400, "invalid-request");
+    refuse(batch_for("sale", "c", 1).key("k"), 400, "invalid-request");
+    refuse(post("application/json", " ".repeat(257 * 1024)), 413, "too-large");
+    refuse(post("text/plain", "{}".into()), 415, "unsupported-media-type");
+    refuse(batch_for("nowhere", "c", 1), 404, "unknown-campaign");
 }
 
 fn read_claims(held: &Held, server: &Server) {

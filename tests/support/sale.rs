@@ -37,6 +37,32 @@ pub fn claim_of(campaign: &str, user: &str, quantity: i64) -> Request {
     Request::post(&format!("/v1/campaigns/{campaign}/claims"), &body)
 }
 
+/// A batch of claims.
+pub fn batch(campaign: &str, claims: &Value) -> Request {
+    Request::post(&format!("/v1/campaigns/{campaign}/claims:batch"), &json!({ "claims": claims }))
+}
+
+/// A batch of one each for `count` buyers, `prefix` and their numbers from 0.
+pub fn batch_for(campaign: &str, prefix: &str, count: usize) -> Request {
+    batch(campaign, &(0..count).map(|no| json!({"user": format!("{prefix}{no}")})).collect())
+}
+
+/// The outcomes of a batch that was answered.
+pub fn outcomes(answer: &Answer) -> Vec<Value> {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    answer.json()["outcomes"].as_array().expect("a list").clone()
+}
+
+/// What an outcome is: `claimed`, `replayed`, or the slug of its problem.
+pub fn word(outcome: &Value) -> String {
+    match (&outcome["replayed"], outcome["problem"]["type"].as_str()) {
+        (Value::Bool(false), None) => "claimed".to_owned(),
+        (Value::Bool(true), None) => "replayed".to_owned(),
+        (Value::Null, Some(kind)) => kind.rsplit(':').next().unwrap_or_default().to_owned(),
+        _ => panic!("no outcome: {outcome}"),
+    }
+}
+
 impl Server {
     /// Creates a campaign that is new.
     pub fn create(&self, campaign: &Value) -> Answer {
