@@ -1,7 +1,7 @@
 //! The only place that reads the time.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::sale::Timestamp;
 
@@ -47,4 +47,10 @@ impl Clock for ScriptedClock {
 /// Monotone time for measuring how long something took; never for deciding when something happened.
 pub fn tick() -> Instant {
     Instant::now()
+}
+
+/// Processor time that the calling thread has used so far.
+pub fn processor_time() -> Duration {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.try_into().unwrap_or(0), used.tv_nsec.try_into().unwrap_or(0))
 }

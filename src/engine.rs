@@ -5,10 +5,10 @@
 //! finished, the sequencer ends on an empty queue, the drain goes on for the grace, and the rest stays in the journal.
 
 mod allocator;
-mod folder;
-mod memory;
+pub(crate) mod folder;
+pub(crate) mod memory;
 mod sample;
-mod signals;
+pub(crate) mod signals;
 mod watch;
 
 use std::io::IsTerminal;

@@ -160,15 +160,19 @@ impl Client {
     /// # Errors
     /// No connection, no answer in time, an answer that is not Forebay's, or the engine's refusal as a sentence.
     pub fn call(&self, call: &Call) -> anyhow::Result<Value> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (status, body) = runtime
-            .block_on(async {
-                match self.attempt(call).await {
-                    Err(Attempt::Broken(_)) => self.attempt(call).await,
-                    first => first,
-                }
-            })
-            .map_err(|e| self.explain(e, call))?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(self.ask(call))
+    }
+
+    /// The same within a runtime.
+    ///
+    /// # Errors
+    /// As [`Self::call`].
+    pub async fn ask(&self, call: &Call) -> anyhow::Result<Value> {
+        let answer = match self.attempt(call).await {
+            Err(Attempt::Broken(_)) => self.attempt(call).await,
+            first => first,
+        };
+        let (status, body) = answer.map_err(|e| self.explain(e, call))?;
         let json: Option<Value> = serde_json::from_slice(&body).ok();
         match json {
             Some(json) if (200..300).contains(&status) => Ok(json),

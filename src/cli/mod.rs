@@ -1,8 +1,8 @@
 //! The command line: one file a subcommand, each a thin shell around the engine or the admin listener.
 //!
-//! Exit codes: 0 done; 1 failed, or an audit found a mismatch; 2 usage (clap's), or an audit that could not be made;
-//! 78 (EX_CONFIG of sysexits.h) a configuration that can't be used. Results go to standard output, complaints to
-//! standard error, one `error: …` line each.
+//! Exit codes: 0 done; 1 failed, an audit found a mismatch, or the doctor something dangerous; 2 usage (clap's), or an
+//! audit or a measurement that could not be made; 78 (EX_CONFIG of sysexits.h) a configuration that can't be used. Results
+//! go to standard output, complaints to standard error, one `error: …` line each.
 
 pub mod audit;
 pub mod campaign;
@@ -10,6 +10,8 @@ pub mod check_config;
 pub mod client;
 pub mod completions;
 pub mod config;
+pub mod doctor;
+pub mod export;
 pub mod journal;
 pub mod key;
 pub mod migrate;
@@ -28,10 +30,10 @@ use crate::store::sqlite::Mode;
 
 /// Done.
 pub const EXIT_OK: u8 = 0;
-/// It did not work, or an audit found a mismatch.
+/// It did not work, an audit found a mismatch, or the doctor something dangerous.
 pub const EXIT_FAILURE: u8 = 1;
-/// An audit could not be made. (clap ends with the same code on wrong usage.)
-pub const EXIT_NO_AUDIT: u8 = 2;
+/// An audit or a measurement could not be made. (clap ends with the same code on wrong usage.)
+pub const EXIT_NOT_MADE: u8 = 2;
 /// The configuration can't be used: EX_CONFIG of sysexits.h.
 pub const EXIT_CONFIG: u8 = 78;
 
@@ -60,6 +62,10 @@ pub enum Command {
     Campaign(campaign::CampaignArgs),
     /// Match journal, receipts and rows, and check that nothing was lost, doubled or oversold.
     Audit(AuditArgs),
+    /// Measure this machine with this configuration, and name what is dangerous before a sale.
+    Doctor(doctor::DoctorArgs),
+    /// Write all campaigns as static JSON for a CDN.
+    Export(export::ExportArgs),
     /// Look into the journal.
     Journal(JournalArgs),
     /// Check receipts.
@@ -180,14 +186,14 @@ pub struct MigrateArgs {
 /// Parses the command line, runs it, and returns the exit code. Wrong usage ends the process in clap.
 pub fn main() -> u8 {
     let cli = Cli::parse();
-    let audit = matches!(cli.command, Command::Audit(_));
+    let finds = matches!(cli.command, Command::Audit(_) | Command::Doctor(_));
     match run(cli) {
         Ok(code) => code,
         Err(error) => {
             complain(&error);
             match error.is::<ConfigError>() {
                 true => EXIT_CONFIG,
-                false if audit => EXIT_NO_AUDIT,
+                false if finds => EXIT_NOT_MADE,
                 false => EXIT_FAILURE,
             }
         }
@@ -202,6 +208,8 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Config => config::run(),
         Command::Campaign(args) => campaign::run(file, &args),
         Command::Audit(args) => audit::run(file, &args),
+        Command::Doctor(args) => doctor::run(file, &args),
+        Command::Export(args) => export::run(file, &args),
         Command::Journal(args) => journal::run(file, &args),
         Command::Receipt(args) => receipt::run(file, &args),
         Command::Migrate(args) => migrate::run(file, &args),
@@ -262,11 +270,17 @@ mod tests {
 
     #[test]
     fn every_command_takes_config() {
-        for command in ["serve", "check-config", "config", "audit", "migrate"] {
+        for command in ["serve", "check-config", "config", "audit", "migrate", "doctor"] {
             let cli = Cli::try_parse_from(["forebay", command, "--config", "x.toml"]).expect(command);
             assert_eq!(cli.config.as_deref(), Some(Path::new("x.toml")), "{command}");
         }
-        for command in [["campaign", "list"], ["journal", "verify"], ["receipt", "verify"], ["completions", "bash"]] {
+        for command in [
+            ["campaign", "list"],
+            ["journal", "verify"],
+            ["receipt", "verify"],
+            ["completions", "bash"],
+            ["export", "--dir=d"],
+        ] {
             let line = ["forebay"].into_iter().chain(command).chain(["--config", "x.toml"]);
             assert!(Cli::try_parse_from(line).is_ok(), "{command:?}");
         }

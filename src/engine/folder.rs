@@ -11,6 +11,10 @@ use rand::rngs::OsRng;
 
 use crate::queue::journal::{DataLock, Identity};
 
+/// What the folders begin with in which `forebay doctor` measures. One may stand in an empty data folder at the first
+/// start; it is nobody's data.
+pub const SCRATCH: &str = ".forebay-doctor-";
+
 /// A locked data folder.
 pub struct Folder {
     /// Where the journal is.
@@ -42,7 +46,8 @@ pub fn open(data_dir: &Path) -> anyhow::Result<Folder> {
 fn check_ours(data_dir: &Path) -> anyhow::Result<()> {
     let shown = data_dir.display();
     let names = fs::read_dir(data_dir).with_context(|| format!("buffer.data_dir: {shown}"))?;
-    let names: Vec<_> = names.filter_map(|e| e.ok()).map(|e| e.file_name()).collect();
+    let names = names.filter_map(|e| e.ok()).map(|e| e.file_name());
+    let names: Vec<_> = names.filter(|name| !name.to_string_lossy().starts_with(SCRATCH)).collect();
     let ours = |name: &std::ffi::OsString| {
         let name = name.to_string_lossy();
         matches!(&*name, "journal" | "LOCK" | "receipt-keys" | "lost+found") || name.starts_with("forebay.db")

@@ -17,16 +17,20 @@ pub fn raise_open_files() {
 /// control group's, whichever is less. Another third is for the book that a snapshot replays into, which is as large, the
 /// rest for waiting entries and connections.
 pub fn budget() -> u64 {
+    available().unwrap_or(FALLBACK) / 3
+}
+
+/// Bytes that are free for a process now; none where neither account can be read.
+pub fn available() -> Option<u64> {
     let group = fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse().ok());
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text));
-    let available = machine.into_iter().chain(group).min();
-    available.unwrap_or(FALLBACK) / 3
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| of_machine(&text));
+    machine.into_iter().chain(group).min()
 }
 
 /// Where neither can be read: what any server has.
 const FALLBACK: u64 = 1 << 30;
 
-fn available(meminfo: &str) -> Option<u64> {
+fn of_machine(meminfo: &str) -> Option<u64> {
     let line = meminfo.lines().find(|l| l.starts_with("MemAvailable:"))?;
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib << 10)
 }
@@ -37,8 +41,8 @@ mod tests {
 
     #[test]
     fn available_memory_is_read_in_bytes() {
-        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
-        assert_eq!(available("nothing"), None);
+        assert_eq!(of_machine("MemTotal: 9 kB\nMemAvailable:    2048 kB\n"), Some(2 << 20));
+        assert_eq!(of_machine("nothing"), None);
         assert!(budget() > 0);
     }
 }

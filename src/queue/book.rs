@@ -459,7 +459,9 @@ fn growth(capacity: Units, more: Units) -> Units {
     Units(more.0.max(capacity.0 / 2))
 }
 
-pub(super) fn table_bytes(claims: Units, kind: CampaignKind) -> u64 {
+/// Bytes that the tables of a campaign of `claims` units take when it is sold out, each claim with an idempotency key: the
+/// winners, the keys and the filter of holders. What is promised when the campaign is created.
+pub fn table_bytes(claims: Units, kind: CampaignKind) -> u64 {
     let filter = claims.0 * 2;
     Winners::bytes_for(claims, kind == CampaignKind::RedPacket) + Keys::bytes_for(claims) + filter
 }

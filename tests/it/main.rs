@@ -14,6 +14,8 @@ mod complaints;
 mod cors;
 mod credentials;
 mod dead_claims;
+mod doctor;
+mod export;
 mod folders;
 mod life;
 mod outages;

@@ -88,7 +88,7 @@ impl Header {
 }
 
 /// Bytes a frame with a body of `len` takes: frames start at multiples of 8.
-pub(super) fn total(len: usize) -> u64 {
+pub fn total(len: usize) -> u64 {
     (HEADER + len).next_multiple_of(8) as u64
 }
 

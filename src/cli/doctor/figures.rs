@@ -1,0 +1,152 @@
+//! What the doctor measures, in base units: seconds, bytes, counts and rates a second. These are the names of the JSON
+//! document.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+/// Everything measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Figures {
+    /// The machine and what of it the configuration uses.
+    pub machine: Machine,
+    /// The disk of `buffer.data_dir`.
+    pub sync: SyncFigures,
+    /// What one core decides and makes durable.
+    pub claims: ClaimFigures,
+    /// What the database takes.
+    pub rows: RowFigures,
+    /// What the book takes.
+    pub winners: WinnerFigures,
+    /// The clock over the whole run.
+    pub clock: ClockFigures,
+}
+
+/// What the system says of itself.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    /// Where the journal is, or will be.
+    pub data_dir: PathBuf,
+    /// Where the database is, or will be.
+    pub store: PathBuf,
+    /// The process that holds the data folder, where the system tells: a running server.
+    pub server: Option<u32>,
+    /// The file system of `data_dir`, or of the folder in which it will be made.
+    pub file_system: FileSystem,
+    /// The database's.
+    pub store_file_system: FileSystem,
+    /// Whether both are one.
+    pub same_disk: bool,
+    /// Files that a process may have open once it has raised its own limit.
+    pub open_files: u64,
+    /// Bytes of memory that are available now; none where the system does not tell.
+    pub memory_available_bytes: Option<u64>,
+    /// Bytes that the book's tables may take.
+    pub memory_book_bytes: u64,
+}
+
+/// One file system.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FileSystem {
+    /// Its name, or its number in hexadecimal where that is not a known one.
+    pub name: String,
+    /// Bytes that are free for us.
+    pub free_bytes: u64,
+}
+
+/// Syncs of one page into a zero-filled file, as the journal makes them.
+#[derive(Debug, Clone, Serialize)]
+pub struct SyncFigures {
+    /// How many.
+    pub count: usize,
+    /// Bytes of each.
+    pub bytes: usize,
+    /// The middle one.
+    pub median_seconds: f64,
+    /// The 99th of a hundred.
+    pub p99_seconds: f64,
+    /// The slowest.
+    pub max_seconds: f64,
+    /// Processor time of each on the calling thread, its write included.
+    pub processor_seconds: f64,
+}
+
+/// What book, sequencer and journal do together in this process, without HTTP.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClaimFigures {
+    /// For each size of batch, smallest first.
+    pub rates: Vec<ClaimRate>,
+    /// Bytes of the journal a claim, frames included, in the largest batches; buyers' names are 16 bytes long.
+    pub journal_bytes: f64,
+    /// Bytes of memory that an entry takes while it waits for the database.
+    pub waiting_bytes: f64,
+}
+
+impl ClaimFigures {
+    /// In the largest batches.
+    pub fn per_second(&self) -> f64 {
+        self.rates.last().map_or(0.0, |rate| rate.per_second)
+    }
+}
+
+/// Claims in batches of one size.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClaimRate {
+    /// Claims in a batch: one write and one sync.
+    pub batch: usize,
+    /// Claims decided, all accepted.
+    pub claims: u64,
+    /// Of them a second, each synced.
+    pub per_second: f64,
+    /// Processor time a claim.
+    pub processor_seconds: f64,
+}
+
+/// What the drain brings into a fresh database.
+#[derive(Debug, Clone, Serialize)]
+pub struct RowFigures {
+    /// Rows a transaction: `workers.batch_max`.
+    pub batch: usize,
+    /// Rows written.
+    pub rows: u64,
+    /// Of them a second, each committed with a sync.
+    pub per_second: f64,
+    /// Bytes of the database a row, its indexes included.
+    pub bytes: f64,
+}
+
+/// Memory of the book.
+#[derive(Debug, Clone, Serialize)]
+pub struct WinnerFigures {
+    /// Winners in the book that was measured.
+    pub winners: u64,
+    /// Promised a unit when a campaign is created: the winner, its idempotency key and the filter of holders.
+    pub table_bytes: f64,
+    /// Resident a winner without a key.
+    pub resident_bytes: f64,
+    /// Resident a winner with one.
+    pub resident_bytes_with_key: f64,
+}
+
+/// The wall clock beside the monotone one.
+#[derive(Debug, Clone, Serialize)]
+pub struct ClockFigures {
+    /// How long they were compared.
+    pub seconds: f64,
+    /// The largest distance that they moved apart.
+    pub step_seconds: f64,
+    /// Whether the time comes from the network.
+    pub ntp: Ntp,
+}
+
+/// What the system says of its clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Ntp {
+    /// A time service says that it is synchronised.
+    Synchronised,
+    /// A time service runs and has not synchronised it.
+    Unsynchronised,
+    /// Nothing that can be read says either.
+    Unknown,
+}
