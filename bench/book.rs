@@ -103,7 +103,7 @@ fn sold_out(records: u64) {
     let full = millions(records / 10, rush.run(records / 10));
     figure("book.rate_last_tenth", full, "M/s, the last tenth before it is sold out");
     figure("book.winner_resident", (resident() - before) as f64 / records as f64, "B a winner (target 48)");
-    let computed = Winners::bytes_for(Units(records), false) as f64 / records as f64;
+    let computed = Winners::bytes_for(Units(records), false, false) as f64 / records as f64;
     figure("book.winner_computed", computed, "B a winner");
     assert_eq!(rush.book.campaigns()[0].free, Units(0));
     result_hash("book.sold_out", rush.hash);

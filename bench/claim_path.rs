@@ -91,7 +91,8 @@ fn refusing(c: &mut Criterion) {
     let winners: Vec<_> = (0..stock).map(claim).collect();
     assert_eq!(u64::from(decide_batch(&mut live.book, &winners, &mut Vec::new())), stock);
     let published = Arc::new(Published::new(live.pending));
-    let settings = Settings { durability: Durability::Disk, max_entries: 1_000 };
+    let settings =
+        Settings { durability: Durability::Disk, max_entries: 1_000, settle_grace: 0, release_after: i64::MAX };
     let _sequencer = Sequencer::new(live.book, live.journal.writer, published.clone(), settings);
     let id = spec(1).id;
     let refused = |user: &UserId| {

@@ -83,7 +83,7 @@ pub fn created(stock: u64) -> Entry {
     let action = AdminAction::Create(spec(stock), Seed([1; 16]));
     let verdict = Book::new(HASH, u64::MAX).decide_admin(&AdminCommand { asked: Asked::default(), action });
     let Ok(AdminVerdict::Enter(event, _)) = verdict else { panic!("a new campaign is created") };
-    Entry { seq: Seq(1), at: NOW, event }
+    Entry { seq: Seq(1), at: NOW, event: *event }
 }
 
 /// A book with that sale.

@@ -49,6 +49,12 @@ pub fn tick() -> Instant {
     Instant::now()
 }
 
+/// Microseconds on a clock that only ever runs forward, and runs on while the machine is suspended, as the wall's does.
+pub fn steady_micros() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    now.tv_sec * 1_000_000 + now.tv_nsec / 1_000
+}
+
 /// Processor time that the calling thread has used so far.
 pub fn processor_time() -> Duration {
     let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);

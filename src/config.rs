@@ -50,6 +50,8 @@ pub struct Config {
     pub workers: Workers,
     /// Caches of reads.
     pub cache: Cache,
+    /// What time does to campaigns and their claims.
+    pub campaigns: Campaigns,
     /// What SIGTERM does.
     pub shutdown: Shutdown,
 }
@@ -126,6 +128,15 @@ pub struct Workers {
     pub count: usize,
     /// 1 to 10,000 entries.
     pub batch_max: usize,
+}
+
+/// `[campaigns]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Campaigns {
+    /// 0 s to 1 h.
+    pub settle_grace: Duration,
+    /// 1 min to a year.
+    pub release_after: Duration,
 }
 
 /// `[cache]`

@@ -64,6 +64,69 @@ pub const STOCK_MAX: u64 = u32::MAX as u64;
 /// a row, so this bounds how long one look-up can take.
 pub const PER_USER_LIMIT_MAX: u64 = 1_000;
 
+/// Lines of a cart, and units of one line: the contract's.
+pub const CART_LINES_MAX: usize = 200;
+
+/// See [`CART_LINES_MAX`].
+pub const CART_QUANTITY_MAX: u32 = 1_000_000;
+
+/// Carts, and lines of carts, that the book keeps in a generation, of which there are two: what nobody has touched for one to
+/// two generations is read from the database when it is touched again. More carts than commands can wait, twice over, so
+/// that no cart leaves while a command that was submitted before its first one waits.
+pub const CARTS_YOUNG: usize = 262_144;
+
+/// See [`CARTS_YOUNG`].
+pub const CART_LINES_YOUNG: usize = 1_048_576;
+
+/// How long a generation of carts, or of their idempotency keys, lasts at least, in microseconds: keys of cart operations
+/// are remembered for 10 to 20 minutes.
+pub const CART_GENERATION_MICROS: i64 = 600_000_000;
+
+/// Idempotency keys of cart operations in a generation; beyond that a keyed operation is answered 503 `buffer-full`.
+pub const CART_KEYS_YOUNG: u64 = 2_097_152;
+
+/// Buyers with a cart for whom the filter has room at least: 2 MB. With ten times as many every buyer may have one, which costs
+/// a look into the database at the first click.
+pub const CART_OWNERS_MIN: u64 = 1_000_000;
+
+/// Buyers with a cart that are read from the database at a time after a start.
+pub const CART_OWNERS_PAGE: u32 = 1_000;
+
+/// Points that one check-in may give.
+pub const POINTS_MAX: i64 = 1_000_000;
+
+/// The shortest and the longest time in which a claim must be settled, in microseconds: 1 second, 30 days.
+pub const RESERVATION_TTL_MICROS: (i64, i64) = (1_000_000, 30 * 86_400_000_000);
+
+/// Buyers of a check-in campaign for whom there is room from the start; there is room for more when they come.
+pub const CHECK_IN_BUYERS: u64 = 65_536;
+
+/// Local days for which the front end can tell who may have checked in without asking. Longer than that no check-in should
+/// wait for the database.
+pub const FILTER_DAYS: u32 = 7;
+
+/// Claims that one batch lets expire: the sweep of many that are due at once delays no answer by more than a batch.
+pub const EXPIRE_MAX: usize = 1_024;
+
+/// How often the sequencer looks for claims that are due and campaigns that may leave memory, in milliseconds.
+pub const SWEEP_DUE_MILLIS: u64 = 100;
+
+/// Campaigns that one look for those that may leave memory takes in turn.
+pub const SWEEP_CAMPAIGNS: usize = 1_024;
+
+/// A difference between the wall clock's step and the steady clock's, in microseconds, that counts as a jump: until it is
+/// undone no reservation expires.
+pub const CLOCK_JUMP_MICROS: i64 = 5_000_000;
+
+/// Wishes about dead letters that wait for the drain.
+pub const LETTER_WISHES_MAX: usize = 64;
+
+/// How long a wish about a dead letter waits for the drain, in milliseconds.
+pub const LETTER_PATIENCE_MILLIS: u64 = 8_000;
+
+/// Bytes of the reason for which an operator drops a dead letter.
+pub const REASON_MAX: usize = 200;
+
 // ---- limits on callers ---------------------------------------------------------------------------------------------
 
 /// Requests a second, minute or hour that a rate may allow. A limiter counts in ticks of 1,024 ns, and a million a second
@@ -228,6 +291,9 @@ pub const ACCEPT_PAUSE_MILLIS: (u64, u64) = (50, 1_000);
 
 /// Status reads that wait for a change at the same time. Beyond it they are answered at once.
 pub const WAITERS_MAX: usize = 10_000;
+
+/// How often a request that waits for a row to change looks again, in milliseconds.
+pub const END_POLL_MILLIS: u64 = 1_000;
 
 /// How often a read looks again at a claim whose outcome is unknown, in milliseconds; no entry announces that change.
 pub const UNKNOWN_POLL_MILLIS: u64 = 200;

@@ -112,6 +112,8 @@ pub struct Metrics {
     pub cache_misses: Counter,
     /// Seconds by which the clock is behind the journal's time; 0 where it is not.
     pub clock_behind: Gauge,
+    /// Seconds by which the wall clock has leapt, while no reservation expires for it.
+    pub clock_leapt: Gauge,
     /// 1 while nothing can be made durable.
     pub fenced: Gauge,
     /// Requests and claims of batches that were refused, by problem type, in the order of the front end's own table.
@@ -134,6 +136,7 @@ impl Default for Metrics {
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
             clock_behind: Gauge::default(),
+            clock_leapt: Gauge::default(),
             fenced: Gauge::default(),
             refusals: Default::default(),
         }

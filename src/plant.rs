@@ -22,6 +22,14 @@ pub enum Bug {
     WindowOffByOne,
     /// A position is given to two entries.
     ReusedSeq,
+    /// A claim that was paid expires all the same.
+    ExpireAfterSettle,
+    /// The units of a claim that is given back are added twice.
+    DoubleReturn,
+    /// Where clicks on one line of a cart are written as one row, they are added once more.
+    DoubledCartAdd,
+    /// A check-in's day is the server's, so that one local day is counted as two.
+    CheckInTwoDays,
 }
 
 #[cfg(feature = "testing")]

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::layers::{KNOWN, Layered, Problem, SERVICE_KEYS, Settings, problem};
 use super::values::{self, AdminAddr, Auth, BufferKind, Scope, Secret, ServiceKey, StoreUrl};
-use super::{Antiscalper, Buffer, Cache, Config, Ingest, Redis, Shutdown, Store, Workers};
+use super::{Antiscalper, Buffer, Cache, Campaigns, Config, Ingest, Redis, Shutdown, Store, Workers};
 use crate::sale::Durability;
 use crate::sale::rate::{Rate, RateError};
 
@@ -27,6 +27,8 @@ pub(super) const WORKERS: RangeInclusive<usize> = 0..=64;
 pub(super) const BATCH_MAX: RangeInclusive<usize> = 1..=10_000;
 /// Durations in their own notation, as messages and the document show them.
 pub(super) const ACK_DEADLINE: [&str; 2] = ["100ms", "60s"];
+pub(super) const SETTLE_GRACE: [&str; 2] = ["0s", "1h"];
+pub(super) const RELEASE_AFTER: [&str; 2] = ["1m", "8760h"];
 pub(super) const LOCAL_TTL: [&str; 2] = ["0s", "60s"];
 pub(super) const GRACE: [&str; 2] = ["0s", "10m"];
 
@@ -161,6 +163,10 @@ pub(super) fn read(r: &mut Reader) -> Config {
         workers: Workers {
             count: r.number("workers.count", WORKERS),
             batch_max: r.number("workers.batch_max", BATCH_MAX),
+        },
+        campaigns: Campaigns {
+            settle_grace: r.duration("campaigns.settle_grace", SETTLE_GRACE),
+            release_after: r.duration("campaigns.release_after", RELEASE_AFTER),
         },
         cache: Cache { local_ttl: r.duration("cache.local_ttl", LOCAL_TTL) },
         shutdown: Shutdown { grace: r.duration("shutdown.grace", GRACE) },

@@ -106,6 +106,8 @@ const BAD_FILES: &[(&str, &str)] = &[
     ("[workers]\nbatch_max = 10_001", "workers.batch_max = 10001"),
     ("[cache]\nlocal_ttl = \"61s\"", "from 0s to 60s"),
     ("[shutdown]\ngrace = \"11m\"", "from 0s to 10m"),
+    ("[campaigns]\nsettle_grace = \"2h\"", "from 0s to 1h"),
+    ("[campaigns]\nrelease_after = \"1s\"", "from 1m to 8760h"),
     ("listen = \"127.0.0.1:1\"", "listen (shop.toml): no such key; the nearest known one is ingest.listen"),
     ("[ingest]\nlisten_admin = \"x\"", "ingest.listen_admin (shop.toml): no such key"),
     ("[Ingest]\nthreads = 1", "Ingest.threads (shop.toml): no such key; the nearest known one is ingest.threads"),
@@ -308,6 +310,8 @@ fn what_describe_prints_changes_nothing_and_names_every_key_of_the_contract() {
         "buffer.kind",
         "buffer.max_entries",
         "cache.local_ttl",
+        "campaigns.release_after",
+        "campaigns.settle_grace",
         "ingest.ack_deadline",
         "ingest.admin_listen",
         "ingest.admin_token",
@@ -347,9 +351,13 @@ fn the_document_tells_the_ranges_that_are_enforced() {
         ("batch_max", read::BATCH_MAX),
     ];
     let mut all: Vec<_> = ranges.iter().map(|(key, r)| (*key, number(r.start()), number(r.end()))).collect();
-    for (key, [least, most]) in
-        [("ack_deadline", read::ACK_DEADLINE), ("local_ttl", read::LOCAL_TTL), ("grace", read::GRACE)]
-    {
+    for (key, [least, most]) in [
+        ("ack_deadline", read::ACK_DEADLINE),
+        ("settle_grace", read::SETTLE_GRACE),
+        ("release_after", read::RELEASE_AFTER),
+        ("local_ttl", read::LOCAL_TTL),
+        ("grace", read::GRACE),
+    ] {
         all.push((key, least.to_owned(), most.to_owned()));
     }
     for (key, least, most) in all {

@@ -201,15 +201,7 @@ pub(super) fn word<T: Copy>(words: &[(&'static str, T)], text: &str) -> Option<T
 
 /// Reads a whole number with `ms`, `s`, `m` or `h`.
 pub(super) fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let number: u64 = text[..digits].parse().ok()?;
-    match &text[digits..] {
-        "ms" => Some(Duration::from_millis(number)),
-        "s" => Some(Duration::from_secs(number)),
-        "m" => number.checked_mul(60).map(Duration::from_secs),
-        "h" => number.checked_mul(3_600).map(Duration::from_secs),
-        _ => None,
-    }
+    crate::sale::Span::parse(text).map(|span| Duration::from_micros(span.0 as u64))
 }
 
 /// Reads 64 hex digits.

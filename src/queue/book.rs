@@ -5,22 +5,25 @@
 //! time is an argument. Invariants, asserted in every build: seqs are dense; units held never exceed the stock; a red
 //! packet's remaining money can always be shared out within its bounds.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::hash::Hasher;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::command::{AdminAction, AdminCommand, AdminDone, AdminRefusal, ClaimCommand, Refusal, Replay};
-use super::index::ColdPages;
-use super::keys::Keys;
-use super::winners::{Held, Winners};
+pub use super::campaign::Campaign;
+use super::campaign::{self, Garbage};
+use super::carts::{CartBase, CartGarbage, CartVerdict, Carts};
+use super::command::{
+    AdminAction, AdminCommand, AdminDone, AdminRefusal, CartCommand, ClaimCommand, MoveCommand, MoveRefusal, Refusal,
+    Replay,
+};
 use crate::limits;
 use crate::plant::{self, Bug};
 use crate::sale::campaign::{AdminState, CampaignPatch};
-use crate::sale::red_packet::{self, Seed};
+use crate::sale::red_packet::Seed;
 use crate::sale::{
-    CampaignId, CampaignKind, CampaignNo, CampaignSpec, Changed, Claim, Created, Durability, Entry, Event, KeyHash,
-    Money, Seq, Timestamp, Units, UserHash, UserId,
+    CampaignId, CampaignKind, CampaignNo, CampaignSpec, CartKey, CartOp, Carted, Changed, Claim, Created, Durability,
+    Entry, Event, Fate, KeyHash, Money, Moved, Seq, Sku, Timestamp, Units, UserHash, UserId,
 };
 
 /// The data folder's secret, from which buyers and keys are hashed.
@@ -43,6 +46,28 @@ impl HashKey {
         hasher.write_u8(0);
         hasher.write(key.as_bytes());
         KeyHash(hasher.finish128().as_u128())
+    }
+
+    /// A sku's hash, for the lines of carts.
+    pub fn sku(&self, sku: &Sku) -> u64 {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        hasher.write(sku.as_bytes());
+        hasher.write_u8(2);
+        hasher.finish128().h1
+    }
+
+    /// A cart operation's idempotency key, scoped to its buyer, with a digest of what is asked.
+    pub fn cart_key(&self, user: &UserId, key: &str, sku: &Sku, op: CartOp) -> CartKey {
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        hasher.write(user.as_bytes());
+        hasher.write_u8(3);
+        hasher.write(key.as_bytes());
+        let hash = KeyHash(hasher.finish128().as_u128());
+        let mut hasher = SipHasher13::new_with_key(&self.0);
+        hasher.write(sku.as_bytes());
+        hasher.write(op.as_str().as_bytes());
+        hasher.write_u32(op.quantity());
+        CartKey { hash, payload: hasher.finish128().h1 }
     }
 
     /// An operator's idempotency key, scoped to the campaign it is for.
@@ -70,74 +95,9 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AdminVerdict {
     /// To be applied and made durable, then answered with this.
-    Enter(Event, AdminDone),
+    Enter(Box<Event>, AdminDone),
     /// Nothing to do.
     Done(AdminDone),
-}
-
-/// One campaign in the book.
-#[derive(Debug)]
-pub struct Campaign {
-    /// Its definition as it stands: window and stock follow the changes.
-    pub spec: CampaignSpec,
-    /// What the operator last asked.
-    pub wish: AdminState,
-    /// Units nobody holds.
-    pub free: Units,
-    /// A red packet's money that nobody holds.
-    pub left: Money,
-    /// Counts the changes: 1 at creation.
-    pub version: u64,
-    /// Counts the changes of stock: 1 at creation.
-    pub stock_version: u64,
-    pub(super) seed: Seed,
-    pub(super) drawn: u64,
-    pub(super) order: u32,
-    pub(super) capacity: Units,
-    pub(super) winners: Winners,
-    pub(super) keys: Keys,
-    pub(super) admin_keys: VecDeque<(KeyHash, u64)>,
-}
-
-impl Campaign {
-    /// Claims held.
-    pub fn winners(&self) -> &Winners {
-        &self.winners
-    }
-
-    /// All of its money, and what nobody holds of it: a red packet's total and rest, or price × stock and price × free.
-    /// Zero where claims carry no amount.
-    pub fn money(&self) -> (Money, Money) {
-        // Creation and every restock see to it that price × stock fits (`check_turnover`).
-        let worth = |units: Units| Money(self.spec.price.map_or(0, |price| price.0 * units.0 as i64));
-        match &self.spec.red_packet {
-            Some(packet) => (packet.total, self.left),
-            None => (worth(self.spec.stock), worth(self.free)),
-        }
-    }
-
-    /// The pages of its tables that are still to be written for the first time.
-    pub(super) fn cold_pages(&self) -> impl Iterator<Item = ColdPages> {
-        self.winners.cold_pages().into_iter().chain(self.keys.cold_pages())
-    }
-
-    fn refusal(&self, now: Timestamp) -> Option<Refusal> {
-        let over = if plant::on(Bug::WindowOffByOne) { now > self.spec.closes_at } else { now >= self.spec.closes_at };
-        match self.wish {
-            AdminState::Closed => Some(Refusal::Ended),
-            _ if over => Some(Refusal::Ended),
-            AdminState::Paused => Some(Refusal::Paused),
-            AdminState::Open if now < self.spec.opens_at => Some(Refusal::NotOpen { opens_at: self.spec.opens_at }),
-            AdminState::Open => None,
-        }
-    }
-
-    fn amount(&self, quantity: u32) -> Option<Money> {
-        match &self.spec.red_packet {
-            Some(packet) => Some(red_packet::next_share(packet, &self.seed, self.left, self.free, self.drawn)),
-            None => self.spec.price.map(|p| Money(p.0 * i64::from(quantity))),
-        }
-    }
 }
 
 /// All campaigns and what is held of them.
@@ -150,6 +110,11 @@ pub struct Book {
     pub(super) time: Timestamp,
     pub(super) reserved: u64,
     memory_max: u64,
+    /// Campaigns whose claims must be settled in time.
+    pub(super) expiring: Vec<CampaignNo>,
+    garbage: Vec<Garbage>,
+    /// The carts in use.
+    pub(super) carts: Carts,
 }
 
 impl Book {
@@ -163,6 +128,9 @@ impl Book {
             time: Timestamp(0),
             reserved: 0,
             memory_max,
+            expiring: Vec::new(),
+            garbage: Vec::new(),
+            carts: Carts::default(),
         }
     }
 
@@ -212,7 +180,7 @@ impl Book {
         let Some(campaign) = self.campaign(command.campaign) else {
             return Verdict::Refuse(Refusal::UnknownCampaign);
         };
-        if let Some(replay) = command.key.and_then(|key| campaign.keys.get(key)) {
+        if let Some(replay) = command.key.and_then(|key| campaign.replay(key)) {
             return if replay.quantity == command.quantity {
                 Verdict::Replay(replay)
             } else {
@@ -220,12 +188,12 @@ impl Book {
             };
         }
         let (limit, quantity) = (campaign.spec.per_user_limit, u64::from(command.quantity));
-        let packet = campaign.spec.kind == CampaignKind::RedPacket;
-        if quantity == 0 || quantity > limit.0 || (packet && quantity != 1) {
+        let one_each = matches!(campaign.spec.kind, CampaignKind::RedPacket | CampaignKind::CheckIn);
+        if quantity == 0 || quantity > limit.0 || (one_each && quantity != 1) {
             return Verdict::Refuse(Refusal::OverLimit { limit });
         }
-        let held = Holds::of(campaign, command.user_hash);
-        if let Some(oldest) = held.oldest.filter(|_| held.units + quantity > limit.0) {
+        let holds = campaign.holds(command.user_hash, now);
+        if let Some(oldest) = holds.oldest.filter(|_| holds.units + quantity > limit.0) {
             return Verdict::Refuse(Refusal::AlreadyClaimed(oldest.claim_id));
         }
         if let Some(refusal) = campaign.refusal(now) {
@@ -234,19 +202,80 @@ impl Book {
         if quantity > campaign.free.0 {
             return Verdict::Refuse(Refusal::SoldOut { stock_version: campaign.stock_version });
         }
+        if self.reserved + campaign.growth_for(command, now) > self.memory_max {
+            return Verdict::Refuse(Refusal::BufferFull);
+        }
         Verdict::Accept(Claim {
             claim_id: command.claim_id,
             campaign: command.campaign,
             user: command.user,
             quantity: Units(quantity),
             amount: campaign.amount(command.quantity),
-            hold: held.lowest_free_hold(),
+            hold: campaign.next_hold(&holds, now),
             receipt_key: command.receipt_key,
             key: command.key,
             seq: self.next_seq(),
             accepted_at: now,
             durability,
         })
+    }
+
+    /// Decides an operation on a cart. It may load and forget carts, which are no state of the journal's.
+    /// `base` is what is known of a cart that is not here.
+    pub fn decide_cart(&mut self, now: Timestamp, command: &CartCommand, base: &CartBase) -> CartVerdict {
+        let sku = self.hash_key.sku(&command.sku);
+        self.carts.decide(now, command.user_hash, (sku, command.op), command.key, base)
+    }
+
+    /// Decides what becomes of a claim: the entry to make of it, or none where it has come to this end already.
+    ///
+    /// # Errors
+    /// Why it can't come to this end; nothing changes then.
+    pub fn decide_move(&self, command: &MoveCommand) -> Result<Option<Moved>, MoveRefusal> {
+        let campaign = self.campaign(command.campaign).ok_or(MoveRefusal::NotHeld)?;
+        let kept = campaign.decide_move(command.claim_id, command.to)?;
+        let (by, reason) = (command.by.clone(), command.reason.clone());
+        Ok(kept.map(|kept| campaign.moved(command.campaign, &kept, command.to, by, reason)))
+    }
+
+    /// A claim that was due at `due` or earlier, as the entry that lets it expire; of the campaign at the place `from` of those
+    /// that have such claims, or of one behind it, whose place `from` is then: each is looked at once a sweep.
+    pub fn next_expiry(&self, due: Timestamp, from: &mut usize) -> Option<Moved> {
+        let begun = *from;
+        self.expiring.iter().enumerate().skip(begun).find_map(|(place, &no)| {
+            *from = place;
+            let campaign = &self.campaigns[no.0 as usize];
+            let kept = campaign.winners.first_due().filter(|kept| kept.due.is_some_and(|at| at <= due))?;
+            Some(campaign.moved(no, &kept, Fate::Expired, Box::default(), Box::default()))
+        })
+    }
+
+    /// A campaign among those at `places` that may leave memory: closed, or over, `after` microseconds ago, and in the
+    /// database, which has everything up to `retired`.
+    pub fn next_release(
+        &self,
+        mut places: std::ops::Range<usize>,
+        now: Timestamp,
+        after: i64,
+        retired: Seq,
+    ) -> Option<CampaignNo> {
+        let at = places.find(|&at| self.campaigns.get(at).is_some_and(|c| c.is_releasable(now, after, retired)))?;
+        Some(CampaignNo(at as u32))
+    }
+
+    /// Whether claims of some campaign must be settled in time.
+    pub fn has_expiring(&self) -> bool {
+        !self.expiring.is_empty()
+    }
+
+    /// Whether there are tables of campaigns that are not used any more.
+    pub fn has_garbage(&self) -> bool {
+        !self.garbage.is_empty()
+    }
+
+    /// Memory that is not used any more, for whoever has the time to free it.
+    pub fn take_garbage(&mut self) -> (Vec<Garbage>, CartGarbage) {
+        (std::mem::take(&mut self.garbage), self.carts.take_garbage())
     }
 
     /// Decides an operator's wish.
@@ -276,10 +305,10 @@ impl Book {
         if self.campaigns.len() >= limits::CAMPAIGNS_MAX {
             return Err(AdminRefusal::TooLarge(format!("there are {} campaigns, the most", limits::CAMPAIGNS_MAX)));
         }
-        self.check_memory(spec.stock, spec.kind)?;
+        self.check_memory(spec.stock, campaign::table_bytes(spec))?;
         let no = CampaignNo(self.campaigns.len() as u32);
         let created = Created { no, spec: spec.clone(), seed, asked: c.asked.clone() };
-        Ok(AdminVerdict::Enter(Event::Created(Box::new(created)), AdminDone::Created(no)))
+        Ok(AdminVerdict::Enter(Box::new(Event::Created(Box::new(created))), AdminDone::Created(no)))
     }
 
     fn decide_change(
@@ -308,15 +337,15 @@ impl Book {
         let (spec, free, left) = super::change::changed(campaign, p).map_err(AdminRefusal::Field)?;
         let more = spec.stock.minus(campaign.capacity).filter(|more| more.0 > 0);
         if let Some(more) = more {
-            self.check_memory(growth(campaign.capacity, more), spec.kind)?;
+            let claims = campaign::growth(campaign.capacity, more);
+            self.check_memory(claims, campaign::more_bytes(&spec, claims))?;
         }
-        debug_assert!(free <= spec.stock && left >= Money(0));
+        debug_assert!(!spec.has_stock() || free <= spec.stock && left >= Money(0));
         let changed = Changed { no, patch: *p, asked: c.asked.clone() };
-        Ok(AdminVerdict::Enter(Event::Changed(Box::new(changed)), AdminDone::Changed(no)))
+        Ok(AdminVerdict::Enter(Box::new(Event::Changed(Box::new(changed))), AdminDone::Changed(no)))
     }
 
-    fn check_memory(&self, claims: Units, kind: CampaignKind) -> Result<(), AdminRefusal> {
-        let need = table_bytes(claims, kind);
+    fn check_memory(&self, claims: Units, need: u64) -> Result<(), AdminRefusal> {
         if self.reserved + need <= self.memory_max {
             return Ok(());
         }
@@ -339,25 +368,10 @@ impl Book {
     /// Where it does not follow from what is there: a gap in the seqs, more units than are free.
     pub fn apply_claim(&mut self, claim: &Claim, user: UserHash) {
         assert_eq!(claim.seq, self.next_seq(), "entries are applied in order");
-        let campaign = &mut self.campaigns[claim.campaign.0 as usize];
-        campaign.free = campaign.free.minus(claim.quantity).expect("units held exceed the stock");
-        let packet = campaign.spec.red_packet.is_some();
-        if packet {
-            campaign.left.0 -= claim.amount.map_or(0, |a| a.0);
-            campaign.drawn += 1;
-            assert!(campaign.left.0 >= 0, "more money was given out than there is");
-        }
-        let held = Held {
-            claim_id: claim.claim_id,
-            quantity: claim.quantity.0 as u32,
-            hold: claim.hold,
-            order: campaign.order,
-        };
-        campaign.order += 1;
-        campaign.winners.insert(user, &held, claim.amount);
-        if let Some(key) = claim.key {
-            campaign.keys.insert(key, &Replay::from(claim));
-        }
+        let (grown, garbage) = self.campaigns[claim.campaign.0 as usize].apply_claim(claim, user);
+        self.campaigns[claim.campaign.0 as usize].last = claim.seq;
+        self.reserved += grown;
+        self.garbage.extend(garbage);
         self.last = claim.seq;
         self.time = self.time.max(claim.accepted_at);
     }
@@ -367,103 +381,69 @@ impl Book {
     /// # Panics
     /// As [`Self::apply_claim`].
     pub fn apply(&mut self, entry: &Entry) {
-        match &entry.event {
+        let no = match &entry.event {
             Event::Claimed(claim) => return self.apply_claim(claim, self.hash_key.user(&claim.user)),
-            Event::Created(created) => self.apply_created(created),
-            Event::Changed(changed) => self.apply_changed(changed),
-        }
+            Event::Carted(carted) => return self.apply_cart(entry.seq, entry.at, carted),
+            Event::Created(created) => {
+                self.apply_created(created);
+                created.no
+            }
+            Event::Changed(changed) => {
+                self.apply_changed(changed, entry.at);
+                changed.no
+            }
+            Event::Moved(moved) => {
+                self.campaigns[moved.campaign.0 as usize].apply_move(moved);
+                moved.campaign
+            }
+            Event::Released(no) => {
+                let (bytes, garbage) = self.campaigns[no.0 as usize].release();
+                self.reserved -= bytes;
+                self.expiring.retain(|expiring| expiring != no);
+                self.garbage.push(garbage);
+                *no
+            }
+        };
         assert_eq!(entry.seq, self.next_seq(), "entries are applied in order");
+        self.campaigns[no.0 as usize].last = entry.seq;
         self.last = entry.seq;
         self.time = self.time.max(entry.at);
     }
 
-    fn apply_created(&mut self, created: &Created) {
-        assert_eq!(created.no.0 as usize, self.campaigns.len(), "campaigns are numbered in order");
-        let (spec, claims) = (&created.spec, created.spec.stock);
-        let packet = spec.kind == CampaignKind::RedPacket;
-        self.reserved += table_bytes(claims, spec.kind);
-        self.by_id.insert(spec.id, created.no);
-        self.campaigns.push(Campaign {
-            wish: AdminState::Open,
-            free: claims,
-            left: spec.red_packet.map_or(Money(0), |p| p.total),
-            version: 1,
-            stock_version: 1,
-            seed: created.seed,
-            drawn: 0,
-            order: 0,
-            capacity: claims,
-            winners: Winners::new(claims, packet),
-            keys: Keys::new(claims),
-            admin_keys: created.asked.key.iter().map(|&key| (key, create_digest(spec))).collect(),
-            spec: spec.clone(),
-        });
+    fn apply_cart(&mut self, seq: Seq, at: Timestamp, carted: &Carted) {
+        assert_eq!(seq, self.next_seq(), "entries are applied in order");
+        let (user, sku) = (self.hash_key.user(&carted.user), self.hash_key.sku(&carted.sku));
+        self.carts.apply(at, seq, user, sku, carted);
+        self.last = seq;
+        self.time = self.time.max(at);
     }
 
-    fn apply_changed(&mut self, changed: &Changed) {
+    fn apply_created(&mut self, created: &Created) {
+        assert_eq!(created.no.0 as usize, self.campaigns.len(), "campaigns are numbered in order");
+        let campaign = Campaign::new(created, create_digest(&created.spec));
+        self.enter(created.no, campaign);
+    }
+
+    /// Takes a campaign in under its number.
+    pub(super) fn enter(&mut self, no: CampaignNo, campaign: Campaign) {
+        self.reserved += campaign.bytes;
+        self.by_id.insert(campaign.spec.id, no);
+        if campaign.spec.reservation_ttl.is_some() && !campaign.released {
+            self.expiring.push(no);
+        }
+        self.campaigns.push(campaign);
+    }
+
+    fn apply_changed(&mut self, changed: &Changed, at: Timestamp) {
         let campaign = &mut self.campaigns[changed.no.0 as usize];
-        let patch = &changed.patch;
-        let (spec, free, left) = super::change::changed(campaign, patch).expect("a change that was decided is sound");
-        if spec.stock != campaign.spec.stock {
-            campaign.stock_version += 1;
-        }
-        (campaign.spec, campaign.free, campaign.left) = (spec, free, left);
-        campaign.wish = patch.state.unwrap_or(campaign.wish);
-        campaign.version += 1;
-        if let Some(more) = campaign.spec.stock.minus(campaign.capacity).filter(|more| more.0 > 0) {
-            let claims = growth(campaign.capacity, more);
-            campaign.winners.grow(claims);
-            campaign.keys.grow(claims);
-            campaign.capacity.0 += claims.0;
-            self.reserved += table_bytes(claims, campaign.spec.kind);
-        }
+        self.reserved += campaign.apply_change(&changed.patch, at);
         if let Some(key) = changed.asked.key {
             if campaign.admin_keys.len() == limits::ADMIN_KEYS_MAX {
                 campaign.admin_keys.pop_front();
             }
-            campaign.admin_keys.push_back((key, change_digest(patch)));
+            campaign.admin_keys.push_back((key, change_digest(&changed.patch)));
         }
     }
-}
-
-/// What a buyer holds in a campaign.
-struct Holds {
-    units: u64,
-    oldest: Option<Held>,
-    claims: u32,
-    taken: u128,
-}
-
-impl Holds {
-    fn of(campaign: &Campaign, user: UserHash) -> Self {
-        let mut holds = Self { units: 0, oldest: None, claims: 0, taken: 0 };
-        for held in campaign.winners.of(user) {
-            holds.units += u64::from(held.quantity);
-            holds.claims += 1;
-            holds.taken |= 1u128.checked_shl(held.hold).unwrap_or(0);
-            holds.oldest = holds.oldest.filter(|o| o.order < held.order).or(Some(held));
-        }
-        holds
-    }
-
-    /// The lowest hold nobody has; beyond 128 holds simply the next number, which is free because holds are given back
-    /// only by commands that this version does not have.
-    fn lowest_free_hold(&self) -> u32 {
-        let lowest = (!self.taken).trailing_zeros();
-        if lowest < 128 { lowest } else { self.claims }
-    }
-}
-
-/// A restock makes a table at least half the size of what is there, so that many small ones make few tables.
-fn growth(capacity: Units, more: Units) -> Units {
-    Units(more.0.max(capacity.0 / 2))
-}
-
-/// Bytes that the tables of a campaign of `claims` units take when it is sold out, each claim with an idempotency key: the
-/// winners, the keys and the filter of holders. What is promised when the campaign is created.
-pub fn table_bytes(claims: Units, kind: CampaignKind) -> u64 {
-    let filter = claims.0 * 2;
-    Winners::bytes_for(claims, kind == CampaignKind::RedPacket) + Keys::bytes_for(claims) + filter
 }
 
 fn digest(text: &str) -> u64 {

@@ -1,6 +1,6 @@
 //! What a change makes of a campaign: pure, and used both to decide a change and to apply it.
 
-use super::book::Campaign;
+use super::campaign::Campaign;
 use crate::limits;
 use crate::sale::campaign::{self, CampaignPatch};
 use crate::sale::{CampaignSpec, FieldError, MAX_JSON_INT, Money, Units};
@@ -17,7 +17,19 @@ pub fn changed(campaign: &Campaign, patch: &CampaignPatch) -> Result<(CampaignSp
     let free = restocked(campaign, &mut spec, patch.add_stock.unwrap_or(0))?;
     let left = refilled(campaign, &mut spec, patch)?;
     if let Some(packet) = &spec.red_packet {
-        packet.check_feasible(left, free).map_err(|e| FieldError::new("add_total", format!("then {e}")))?;
+        // Shares that came back go out again with the same amounts, so only the others can be drawn anew.
+        let (before, shares_before) = campaign.undrawn();
+        let shares = (shares_before.0 + free.0).checked_sub(campaign.free.0).ok_or_else(|| {
+            let m = format!("only {shares_before} shares were never given out; returned ones keep their amounts");
+            FieldError::new("add_stock", m)
+        })?;
+        let undrawn = Money(before.0 + left.0 - campaign.left.0);
+        if undrawn.0 < 0 {
+            let m = format!("only {} minor units are in no share yet", before.0);
+            return Err(FieldError::new("add_total", m));
+        }
+        let feasible = packet.check_feasible(undrawn, Units(shares));
+        feasible.map_err(|e| FieldError::new("add_total", format!("then {e}")))?;
     }
     if let Some(price) = spec.price {
         campaign::check_turnover(price, spec.stock).map_err(|e| FieldError::new("add_stock", e.message))?;
@@ -26,6 +38,10 @@ pub fn changed(campaign: &Campaign, patch: &CampaignPatch) -> Result<(CampaignSp
 }
 
 fn restocked(campaign: &Campaign, spec: &mut CampaignSpec, add: i64) -> Result<Units, FieldError> {
+    if !spec.has_stock() {
+        let m = || FieldError::new("add_stock", "given for a check_in, which has no stock; expected none");
+        return if add == 0 { Ok(campaign.free) } else { Err(m()) };
+    }
     let out_of = |value: u64, m: String| i64::try_from(value).ok().and_then(|v| v.checked_add(add)).ok_or(m);
     let overflow = || format!("{add} given; that overflows");
     let free = out_of(campaign.free.0, overflow()).map_err(|m| FieldError::new("add_stock", m))?;
@@ -45,7 +61,10 @@ fn restocked(campaign: &Campaign, spec: &mut CampaignSpec, add: i64) -> Result<U
 fn refilled(campaign: &Campaign, spec: &mut CampaignSpec, patch: &CampaignPatch) -> Result<Money, FieldError> {
     let Some(packet) = &mut spec.red_packet else {
         return match patch.add_total {
-            Some(_) => Err(FieldError::new("add_total", "given for a flash_sale; expected none")),
+            Some(_) => {
+                let m = format!("given for a {}; expected none", spec.kind.as_str());
+                Err(FieldError::new("add_total", m))
+            }
             None => Ok(campaign.left),
         };
     };

@@ -2,11 +2,13 @@
 //!
 //! Both are open-addressing tables of 16-bit places in the chunk. A claim id starts with the millisecond at which it was
 //! made, so the chunk's first and last millisecond tell whether an id can be in it at all: a look-up among thousands of
-//! chunks opens one or two.
+//! chunks opens one or two. The ends of claims are in the same tables, under the same id and buyer, with a span of
+//! milliseconds of their own: they may be of claims that were made long before.
 
 use super::codec::{self, FrameContext};
+use super::pending::{End, Waiting};
 use crate::limits::CHUNK_ENTRIES;
-use crate::sale::{Claim, ClaimId, Entry, Event, Seq, Timestamp, UserHash, UserId};
+use crate::sale::{ClaimId, Entry, Event, Seq, Timestamp, UserHash, UserId};
 
 const INDEX: usize = CHUNK_ENTRIES * 2;
 const _: () = assert!(INDEX.is_power_of_two() && CHUNK_ENTRIES < u16::MAX as usize);
@@ -18,7 +20,8 @@ pub struct Chunk {
     bytes: Vec<u8>,
     starts: Vec<u32>,
     frames: Vec<(u32, FrameContext)>,
-    millis: (u64, u64),
+    /// The first and last millisecond of the claims' ids, and of the ids of claims that came to an end.
+    millis: [(u64, u64); 2],
     by_id: Box<[u16]>,
     by_user: Box<[u16]>,
 }
@@ -31,7 +34,7 @@ impl Chunk {
             bytes: Vec::new(),
             starts: Vec::new(),
             frames: Vec::new(),
-            millis: (u64::MAX, 0),
+            millis: [(u64::MAX, 0); 2],
             by_id: Box::default(),
             by_user: Box::default(),
         }
@@ -44,7 +47,7 @@ impl Chunk {
         self.bytes.clear();
         self.starts.clear();
         self.frames.clear();
-        self.millis = (u64::MAX, 0);
+        self.millis = [(u64::MAX, 0); 2];
         self.by_id.fill(0);
         self.by_user.fill(0);
         self
@@ -83,13 +86,17 @@ impl Chunk {
         }
         self.starts.push(self.bytes.len() as u32);
         self.bytes.extend_from_slice(entry);
-        let Some(id) = codec::claim_id(entry) else { return };
+        let (claimed, moved) = (codec::claim_id(entry), codec::moved_id(entry));
+        let user = claimed.or(moved).map(ClaimId::address).or_else(|| codec::cart_address(entry));
+        let Some(user) = user else { return };
         if self.by_id.is_empty() {
             (self.by_id, self.by_user) = (vec![0; INDEX].into(), vec![0; INDEX].into());
         }
-        self.millis = (self.millis.0.min(id.millis()), self.millis.1.max(id.millis()));
+        enter(&mut self.by_user, user as usize, place);
+        let Some(id) = claimed.or(moved) else { return };
+        let span = &mut self.millis[usize::from(moved.is_some())];
+        *span = (span.0.min(id.millis()), span.1.max(id.millis()));
         enter(&mut self.by_id, id_home(id), place);
-        enter(&mut self.by_user, id.address() as usize, place);
     }
 
     fn context(&self, place: usize) -> &FrameContext {
@@ -104,13 +111,6 @@ impl Chunk {
         codec::decode(bytes, context, seq.0 - context.first_seq.0).expect("an entry that was encoded or checked").0
     }
 
-    fn claim(&self, place: usize) -> Option<Claim> {
-        match self.entry(place).event {
-            Event::Claimed(claim) => Some(claim),
-            _ => None,
-        }
-    }
-
     /// Appends the entries with a seq above `after` to `out`, at most `max`.
     pub fn read_after(&self, after: Seq, max: usize, out: &mut Vec<Entry>) {
         let skip = (after.0 + 1).saturating_sub(self.first.0) as usize;
@@ -123,22 +123,44 @@ impl Chunk {
         (place < self.starts.len()).then(|| self.context(place).at)
     }
 
-    /// The claim with this id.
-    pub fn find(&self, id: ClaimId) -> Option<Claim> {
-        if !(self.millis.0..=self.millis.1).contains(&id.millis()) {
-            return None;
+    /// Adds to `found` the acceptance and the end of the claim with this id, where their seqs are above `after`.
+    pub fn find(&self, id: ClaimId, after: Seq, found: &mut Waiting) {
+        if !self.millis.iter().any(|(first, last)| (*first..=*last).contains(&id.millis())) {
+            return;
         }
-        let mut places = candidates(&self.by_id, id_home(id));
-        let place = places.find(|&p| codec::claim_id(&self.bytes[self.starts[p] as usize..]) == Some(id))?;
-        self.claim(place)
+        for place in candidates(&self.by_id, id_home(id)) {
+            let bytes = &self.bytes[self.starts[place] as usize..];
+            if codec::claim_id(bytes).or_else(|| codec::moved_id(bytes)) == Some(id) {
+                self.add(place, after, found);
+            }
+        }
     }
 
-    /// A buyer's claims, appended to `out` oldest first.
-    pub fn of(&self, user: &UserId, hash: UserHash, out: &mut Vec<Claim>) {
-        let from = out.len();
-        let claims = candidates(&self.by_user, hash.address() as usize).filter_map(|p| self.claim(p));
-        out.extend(claims.filter(|claim| claim.user == *user));
-        out[from..].sort_by_key(|claim| claim.seq);
+    /// Adds to `found` a buyer's acceptances, ends of claims and operations on the cart with a seq above `after`, oldest
+    /// first.
+    pub fn of(&self, user: &UserId, hash: UserHash, after: Seq, found: &mut Waiting) {
+        let (claims, ends, carts) = (found.claims.len(), found.ends.len(), found.carts.len());
+        candidates(&self.by_user, hash.address() as usize).for_each(|place| self.add(place, after, found));
+        // Of the ends it is enough that no other buyer shares the 40 bits of address; whose claim each is of, its id says.
+        let mine = found.claims.split_off(claims).into_iter().filter(|claim| claim.user == *user);
+        found.claims.extend(mine);
+        found.ends.retain(|end| end.moved.claim_id.address() == hash.address());
+        found.claims[claims..].sort_by_key(|claim| claim.seq);
+        found.ends[ends..].sort_by_key(|end| end.seq);
+        let mine = found.carts.split_off(carts).into_iter().filter(|(_, carted)| carted.user == *user);
+        found.carts.extend(mine);
+        found.carts[carts..].sort_by_key(|(seq, _)| *seq);
+    }
+
+    fn add(&self, place: usize, after: Seq, found: &mut Waiting) {
+        let entry = self.entry(place);
+        match entry.event {
+            _ if entry.seq <= after => {}
+            Event::Claimed(claim) => found.claims.push(claim),
+            Event::Moved(moved) => found.ends.push(End { seq: entry.seq, moved }),
+            Event::Carted(carted) => found.carts.push((entry.seq, carted)),
+            _ => {}
+        }
     }
 }
 

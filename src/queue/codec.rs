@@ -6,18 +6,24 @@
 //! A kind that this binary doesn't know is an error, not something to skip: an entry that isn't applied is a lost ack.
 
 use crate::sale::{
-    Asked, CampaignNo, CampaignSpec, Changed, Claim, ClaimId, Created, Durability, Entry, Event, KeyHash, Money, Seq,
-    Timestamp, Units, UserId, campaign::CampaignPatch, red_packet::Seed,
+    Asked, CampaignNo, CampaignSpec, CartKey, CartOp, Carted, Changed, Claim, ClaimId, Created, Durability, Entry,
+    Event, Fate, KeyHash, Money, Moved, Seq, Sku, Timestamp, Units, UserId, campaign::CampaignPatch, red_packet::Seed,
 };
 
 const CLAIMED: u8 = 1;
 const CREATED: u8 = 2;
 const CHANGED: u8 = 3;
+const MOVED: u8 = 4;
+const RELEASED: u8 = 5;
+const CARTED: u8 = 6;
 /// The newest kind that this binary knows.
-pub const NEWEST_KIND: u8 = CHANGED;
+pub const NEWEST_KIND: u8 = CARTED;
 
 const HAS_AMOUNT: u8 = 1;
 const HAS_KEY: u8 = 2;
+
+/// What can become of a claim, by the byte that says so.
+const FATES: [Fate; 3] = [Fate::Settled, Fate::Cancelled, Fate::Expired];
 
 /// Why bytes are not an entry.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -87,7 +93,68 @@ pub fn encode(out: &mut Vec<u8>, event: &Event) {
                 out.extend_from_slice(changed.patch.to_json().to_string().as_bytes());
             });
         }
+        Event::Moved(moved) => encode_moved(out, moved),
+        Event::Carted(carted) => encode_carted(out, carted),
+        Event::Released(no) => {
+            out.extend_from_slice(&[6, 0, RELEASED, 0]);
+            out.extend_from_slice(&no.0.to_le_bytes());
+        }
     }
+}
+
+/// Campaign, units and claim id lie where a claim has them.
+fn encode_moved(out: &mut Vec<u8>, moved: &Moved) {
+    let start = out.len();
+    let fate = FATES.iter().position(|fate| *fate == moved.to).unwrap_or_default() as u8;
+    out.extend_from_slice(&[0, 0, MOVED, if moved.amount.is_some() { HAS_AMOUNT } else { 0 }]);
+    out.extend_from_slice(&moved.campaign.0.to_le_bytes());
+    out.extend_from_slice(&(moved.quantity.0 as u32).to_le_bytes());
+    out.extend_from_slice(&[fate, 0, 0, 0]);
+    out.extend_from_slice(&moved.claim_id.0);
+    if let Some(amount) = moved.amount {
+        out.extend_from_slice(&amount.0.to_le_bytes());
+    }
+    put_text(out, &moved.by);
+    put_text(out, &moved.reason);
+    let len = out.len() - start - 2;
+    out[start..start + 2].copy_from_slice(&(len as u16).to_le_bytes());
+}
+
+/// Appends a cart's operation to `out`.
+pub fn encode_carted(out: &mut Vec<u8>, carted: &Carted) {
+    let start = out.len();
+    let op = match carted.op {
+        CartOp::Add(_) => 0,
+        CartOp::Set(_) => 1,
+        CartOp::Remove => 2,
+    };
+    out.extend_from_slice(&[0, 0, CARTED, if carted.key.is_some() { HAS_KEY } else { 0 }, op, 0, 0, 0]);
+    out.extend_from_slice(&carted.op.quantity().to_le_bytes());
+    out.extend_from_slice(&carted.quantity.to_le_bytes());
+    out.extend_from_slice(&carted.address.to_le_bytes());
+    if let Some(key) = carted.key {
+        out.extend_from_slice(&key.hash.0.to_le_bytes());
+        out.extend_from_slice(&key.payload.to_le_bytes());
+    }
+    put_text(out, carted.user.as_str());
+    put_text(out, carted.sku.as_str());
+    let len = out.len() - start - 2;
+    out[start..start + 2].copy_from_slice(&(len as u16).to_le_bytes());
+}
+
+/// A text of at most 255 bytes behind its length.
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    // Cut between characters: half of one could not be read back, and the journal would be refused.
+    let end = (0..=text.len().min(255)).rev().find(|&end| text.is_char_boundary(end)).unwrap_or(0);
+    out.push(end as u8);
+    out.extend_from_slice(&text.as_bytes()[..end]);
+}
+
+/// Reads [`put_text`] back; gives the text and what is behind it.
+fn text<'a>(b: &'a [u8], field: &'static str) -> Result<(&'a str, &'a [u8]), CodecError> {
+    let len = *b.first().ok_or(CodecError::Short)? as usize;
+    let (text, rest) = b[1..].split_at_checked(len).ok_or(CodecError::Short)?;
+    Ok((std::str::from_utf8(text).map_err(|_| CodecError::Field(field))?, rest))
 }
 
 fn framed(out: &mut Vec<u8>, kind: u8, no: CampaignNo, asked: &Asked, rest: impl FnOnce(&mut Vec<u8>)) {
@@ -97,11 +164,7 @@ fn framed(out: &mut Vec<u8>, kind: u8, no: CampaignNo, asked: &Asked, rest: impl
     if let Some(key) = asked.key {
         out.extend_from_slice(&key.0.to_le_bytes());
     }
-    // Cut between characters: half of one could not be read back, and the journal would be refused.
-    let end = (0..=asked.by.len().min(255)).rev().find(|&end| asked.by.is_char_boundary(end)).unwrap_or(0);
-    let by = &asked.by.as_bytes()[..end];
-    out.push(by.len() as u8);
-    out.extend_from_slice(by);
+    put_text(out, &asked.by);
     rest(out);
     let len = out.len() - start - 2;
     assert!(len + 2 <= crate::limits::ENTRY_MAX, "an entry of {len} bytes");
@@ -120,6 +183,9 @@ pub fn decode(bytes: &[u8], context: &FrameContext, index: u64) -> Result<(Entry
         CLAIMED => Event::Claimed(claim(body, seq, context)?),
         CREATED => Event::Created(Box::new(created(body)?)),
         CHANGED => Event::Changed(Box::new(changed(body)?)),
+        MOVED => Event::Moved(moved(body)?),
+        RELEASED => Event::Released(released(body)?),
+        CARTED => Event::Carted(carted(body)?),
         other => return Err(CodecError::UnknownKind(other)),
     };
     Ok((Entry { seq, at, event }, 2 + len))
@@ -139,14 +205,40 @@ pub fn claim_id(bytes: &[u8]) -> Option<ClaimId> {
     (*bytes.get(2)? == CLAIMED).then(|| take(bytes, 16).ok().map(ClaimId)).flatten()
 }
 
-/// The campaign, units and money of the entry at the start of `bytes`, if it is a claim.
-pub fn claim_sums(bytes: &[u8]) -> Option<(CampaignNo, Units, Money)> {
-    if *bytes.get(2)? != CLAIMED {
-        return None;
-    }
+/// The claim whose end the entry at the start of `bytes` is, if it is one.
+pub fn moved_id(bytes: &[u8]) -> Option<ClaimId> {
+    (*bytes.get(2)? == MOVED).then(|| take(bytes, 16).ok().map(ClaimId)).flatten()
+}
+
+/// The buyer's address in the entry at the start of `bytes`, if it is a cart's operation.
+pub fn cart_address(bytes: &[u8]) -> Option<u64> {
+    (*bytes.get(2)? == CARTED).then(|| take(bytes, 16).ok().map(u64::from_le_bytes)).flatten()
+}
+
+/// What the entry at the start of `bytes` does to a campaign's units and money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sums {
+    /// The campaign.
+    pub campaign: CampaignNo,
+    /// Units.
+    pub units: Units,
+    /// Minor units.
+    pub money: Money,
+    /// What became of them; none where they were claimed.
+    pub fate: Option<Fate>,
+}
+
+/// The sums of the entry at the start of `bytes`, if it is a claim or the end of one.
+pub fn sums(bytes: &[u8]) -> Option<Sums> {
+    let fate = match *bytes.get(2)? {
+        CLAIMED => None,
+        MOVED => Some(*FATES.get(*bytes.get(12)? as usize)?),
+        _ => return None,
+    };
     let amount = if bytes.get(3)? & HAS_AMOUNT != 0 { i64::from_le_bytes(take(bytes, 32).ok()?) } else { 0 };
     let (no, quantity) = (take(bytes, 4).ok()?, take(bytes, 8).ok()?);
-    Some((CampaignNo(u32::from_le_bytes(no)), Units(u32::from_le_bytes(quantity).into()), Money(amount)))
+    let (campaign, units) = (CampaignNo(u32::from_le_bytes(no)), Units(u32::from_le_bytes(quantity).into()));
+    Some(Sums { campaign, units, money: Money(amount), fate })
 }
 
 fn claim(b: &[u8], seq: Seq, context: &FrameContext) -> Result<Claim, CodecError> {
@@ -199,10 +291,79 @@ fn asked(b: &[u8]) -> Result<(CampaignNo, Asked, &[u8]), CodecError> {
         key = Some(KeyHash(u128::from_le_bytes(take(b, at)?)));
         at += 16;
     }
-    let len = *b.get(at).ok_or(CodecError::Short)? as usize;
-    let by = b.get(at + 1..at + 1 + len).ok_or(CodecError::Short)?;
-    let by = String::from_utf8(by.to_vec()).map_err(|_| CodecError::Field("name of who asked"))?;
-    Ok((no, Asked { by, key }, &b[at + 1 + len..]))
+    let (by, rest) = text(b.get(at..).ok_or(CodecError::Short)?, "name of who asked")?;
+    Ok((no, Asked { by: by.to_owned(), key }, rest))
+}
+
+fn moved(b: &[u8]) -> Result<Moved, CodecError> {
+    let flags = b.get(1).copied().ok_or(CodecError::Short)?;
+    check_flags(flags, HAS_AMOUNT)?;
+    let fate = b.get(10).ok_or(CodecError::Short)?;
+    let to = *FATES.get(*fate as usize).ok_or(CodecError::Field("end"))?;
+    if b.get(11..14) != Some(&[0; 3]) {
+        return Err(CodecError::Field("padding"));
+    }
+    let (amount, at) = match flags & HAS_AMOUNT {
+        0 => (None, 30),
+        _ => (Some(Money(i64::from_le_bytes(take(b, 30)?))), 38),
+    };
+    let (by, rest) = text(b.get(at..).ok_or(CodecError::Short)?, "name of who asked")?;
+    let (reason, rest) = text(rest, "reason")?;
+    if !rest.is_empty() {
+        return Err(CodecError::Field("length"));
+    }
+    Ok(Moved {
+        claim_id: ClaimId(take(b, 14)?),
+        campaign: CampaignNo(u32::from_le_bytes(take(b, 2)?)),
+        quantity: Units(u32::from_le_bytes(take(b, 6)?).into()),
+        amount,
+        to,
+        by: by.into(),
+        reason: reason.into(),
+    })
+}
+
+fn carted(b: &[u8]) -> Result<Carted, CodecError> {
+    let flags = b.get(1).copied().ok_or(CodecError::Short)?;
+    check_flags(flags, HAS_KEY)?;
+    let named = u32::from_le_bytes(take(b, 6)?);
+    let op = match (b.get(2), named) {
+        (Some(0), more) => CartOp::Add(more),
+        (Some(1), quantity) => CartOp::Set(quantity),
+        (Some(2), 0) => CartOp::Remove,
+        _ => return Err(CodecError::Field("operation")),
+    };
+    if b.get(3..6) != Some(&[0; 3]) {
+        return Err(CodecError::Field("padding"));
+    }
+    let (key, at) = match flags & HAS_KEY {
+        0 => (None, 22),
+        _ => {
+            let (hash, payload) = (KeyHash(u128::from_le_bytes(take(b, 22)?)), u64::from_le_bytes(take(b, 38)?));
+            (Some(CartKey { hash, payload }), 46)
+        }
+    };
+    let (user, rest) = text(b.get(at..).ok_or(CodecError::Short)?, "user")?;
+    let (sku, rest) = text(rest, "sku")?;
+    if !rest.is_empty() {
+        return Err(CodecError::Field("length"));
+    }
+    Ok(Carted {
+        user: UserId::parse(user).map_err(|_| CodecError::Field("user"))?,
+        sku: Sku::parse(sku).map_err(|_| CodecError::Field("sku"))?,
+        op,
+        quantity: u32::from_le_bytes(take(b, 10)?),
+        key,
+        address: u64::from_le_bytes(take(b, 14)?),
+    })
+}
+
+fn released(b: &[u8]) -> Result<CampaignNo, CodecError> {
+    check_flags(b.get(1).copied().ok_or(CodecError::Short)?, 0)?;
+    if b.len() != 6 {
+        return Err(CodecError::Field("length"));
+    }
+    Ok(CampaignNo(u32::from_le_bytes(take(b, 2)?)))
 }
 
 fn created(b: &[u8]) -> Result<Created, CodecError> {

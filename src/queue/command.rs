@@ -1,8 +1,9 @@
 //! What the front end submits, and what comes back.
 
+use super::carts::CartBase;
 use crate::sale::{
-    Asked, CampaignId, CampaignNo, CampaignSpec, Claim, ClaimId, KeyHash, Money, Seq, Timestamp, Units, UserHash,
-    UserId, campaign::CampaignPatch, red_packet::Seed,
+    Asked, CampaignId, CampaignNo, CampaignSpec, CartKey, CartOp, Claim, ClaimId, Fate, KeyHash, Money, Seq, Sku,
+    Timestamp, Units, UserHash, UserId, campaign::CampaignPatch, red_packet::Seed,
 };
 
 /// A request to hold units.
@@ -22,6 +23,57 @@ pub struct ClaimCommand {
     pub claim_id: ClaimId,
     /// The idempotency key, hashed.
     pub key: Option<KeyHash>,
+}
+
+/// A request to change a line of a cart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CartCommand {
+    /// The buyer.
+    pub user: UserId,
+    /// The buyer, hashed with the data folder's key.
+    pub user_hash: UserHash,
+    /// The line.
+    pub sku: Sku,
+    /// What is asked.
+    pub op: CartOp,
+    /// The idempotency key, hashed, with a digest of what is asked.
+    pub key: Option<CartKey>,
+    /// What the caller knows of the cart.
+    pub base: CartBase,
+}
+
+/// What became of a request to change a cart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CartOutcome {
+    /// It is changed, at this position.
+    Done(Seq),
+    /// The same key had changed it, at this position.
+    Replayed(Seq),
+    /// Load the cart and come again with this number.
+    Load(u64),
+    /// More than a cart may hold.
+    Full,
+    /// The key was used for something else.
+    KeyReused,
+    /// Too many entries wait for the database, too many keys are remembered, or the journal's disk is full.
+    BufferFull,
+    /// Durability can't be given any more.
+    NotDurable,
+}
+
+/// A request to bring a claim to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveCommand {
+    /// The claim.
+    pub claim_id: ClaimId,
+    /// Its campaign, already looked up.
+    pub campaign: CampaignNo,
+    /// What becomes of it.
+    pub to: Fate,
+    /// Who asks.
+    pub by: Box<str>,
+    /// Why; empty where nobody says.
+    pub reason: Box<str>,
 }
 
 /// A request to create or change a campaign.
@@ -47,8 +99,38 @@ pub enum AdminAction {
 pub enum Command {
     /// A claim.
     Claim(ClaimCommand),
+    /// A change of a cart.
+    Cart(Box<CartCommand>),
+    /// What becomes of a claim.
+    Move(Box<MoveCommand>),
     /// An operator's wish; rare, so boxed.
     Admin(Box<AdminCommand>),
+}
+
+/// Why a claim can't come to an end. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveRefusal {
+    /// It is not held: it came to another end before, or never was. The caller's own look-up tells which.
+    NotHeld,
+    /// It is paid.
+    Settled,
+    /// A check-in is final.
+    CheckIn,
+    /// Its campaign is closed and has left memory.
+    Released,
+    /// Too many entries wait for the database, or the journal's disk is full.
+    BufferFull,
+    /// Durability can't be given any more.
+    NotDurable,
+}
+
+/// What became of a request to bring a claim to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MoveDone {
+    /// It has come to this end now.
+    Moved,
+    /// It had before; nothing was done.
+    Repeated,
 }
 
 /// Why a claim was refused. Nothing was held, and nothing will be.
@@ -129,6 +211,10 @@ pub enum Outcome {
     Refused(Refusal),
     /// Decided, but whether it is durable is unknown: it resolves after a restart.
     Unknown,
+    /// What became of a request to change a cart.
+    Cart(CartOutcome),
+    /// What became of a request to bring a claim to its end.
+    Moved(Result<MoveDone, MoveRefusal>),
     /// An operator's wish.
     Admin(Box<Result<AdminDone, AdminRefusal>>),
 }

@@ -5,7 +5,9 @@
 //! (a blocked Bloom filter: one cache line a look-up).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
 
 use super::index::{ColdPages, zeroed};
 use crate::sale::{Units, UserHash};
@@ -44,6 +46,37 @@ impl HolderFilter {
         let at = ((u128::from(user.address()) * self.words.len() as u128) >> 40) as usize;
         let bit = |n: u32| 1u64 << ((user.fingerprint() >> (6 * n)) & 63);
         (at, bit(0) | bit(1) | bit(2) | bit(3))
+    }
+}
+
+/// Who may have a cart. Until everybody who has one was entered, everybody may.
+#[derive(Debug, Default)]
+pub struct CartOwners {
+    filter: ArcSwapOption<HolderFilter>,
+    is_complete: AtomicBool,
+}
+
+impl CartOwners {
+    /// Begins with room for `owners`; who changes a cart from now on is entered.
+    pub fn begin(&self, owners: Units) {
+        self.filter.store(Some(Arc::new(HolderFilter::new(owners))));
+    }
+
+    /// Remembers an owner.
+    pub fn insert(&self, user: UserHash) {
+        if let Some(filter) = &*self.filter.load() {
+            filter.insert(user);
+        }
+    }
+
+    /// Everybody who has a cart was entered.
+    pub fn complete(&self) {
+        self.is_complete.store(true, Ordering::Release);
+    }
+
+    /// Whether `user` may have a cart; `false` is certain.
+    pub fn may_have(&self, user: UserHash) -> bool {
+        !self.is_complete.load(Ordering::Acquire) || self.filter.load().as_ref().is_none_or(|f| f.may_hold(user))
     }
 }
 

@@ -1,16 +1,18 @@
 //! The book's image inside a snapshot: written from one book, read into an empty one. Little-endian, versioned by the
 //! snapshot file around it.
 
+use std::cell::Cell;
 use std::io::{self, Read, Write};
 
-use super::book::{Book, Campaign, table_bytes};
+use super::book::Book;
+use super::campaign::{Campaign, loaded_bytes, new_winners};
 use super::command::Replay;
 use super::keys::Keys;
-use super::winners::{Held, Winners};
+use super::winners::{Held, Kept, Winners};
 use crate::sale::campaign::AdminState;
 use crate::sale::red_packet::Seed;
 use crate::sale::{
-    CampaignKind, CampaignNo, CampaignSpec, ClaimId, Durability, KeyHash, Money, Seq, Timestamp, Units, UserHash,
+    CampaignNo, CampaignSpec, CartKey, ClaimId, Durability, KeyHash, LocalDay, Money, Seq, Timestamp, Units,
 };
 
 impl Book {
@@ -25,6 +27,15 @@ impl Book {
         for campaign in &self.campaigns {
             save_campaign(out, campaign)?;
         }
+        put(out, self.carts.keys_born.0 as u64)?;
+        for keys in &self.carts.keys {
+            put(out, keys.iter().count() as u64)?;
+            for (key, seq) in keys.iter() {
+                out.write_all(&key.hash.0.to_le_bytes())?;
+                put(out, key.payload)?;
+                put(out, seq.0)?;
+            }
+        }
         Ok(())
     }
 
@@ -37,10 +48,14 @@ impl Book {
         self.last = Seq(get(from)?);
         self.time = Timestamp(get(from)? as i64);
         for no in 0..get(from)? {
-            let campaign = load_campaign(from)?;
-            self.by_id.insert(campaign.spec.id, CampaignNo(no as u32));
-            self.reserved += table_bytes(campaign.capacity, campaign.spec.kind);
-            self.campaigns.push(campaign);
+            self.enter(CampaignNo(no as u32), load_campaign(from)?);
+        }
+        self.carts.keys_born = Timestamp(get(from)? as i64);
+        for keys in &mut self.carts.keys {
+            for _ in 0..get(from)? {
+                let hash = KeyHash(u128::from_le_bytes(take(from)?));
+                keys.insert(CartKey { hash, payload: get(from)? }, Seq(get(from)?));
+            }
         }
         Ok(())
     }
@@ -65,7 +80,14 @@ fn save_campaign(out: &mut dyn Write, c: &Campaign) -> io::Result<()> {
         c.drawn,
         c.order.into(),
         c.capacity.0,
+        c.key_capacity.0,
+        c.acknowledged,
+        c.closed_at.map_or(NEVER, |at| at.0) as u64,
+        c.released.into(),
+        c.last.0,
+        c.today.map_or(NO_DAY, |day| day.0.into()),
         c.admin_keys.len() as u64,
+        c.returned.len() as u64,
         c.winners.len(),
     ] {
         put(out, word)?;
@@ -74,19 +96,47 @@ fn save_campaign(out: &mut dyn Write, c: &Campaign) -> io::Result<()> {
         out.write_all(&key.0.to_le_bytes())?;
         put(out, *payload)?;
     }
-    for (fingerprint, held, amount) in c.winners.iter() {
-        put(out, fingerprint)?;
-        out.write_all(&held.claim_id.0)?;
-        put(out, u64::from(held.quantity) << 32 | u64::from(held.hold))?;
-        put(out, held.order.into())?;
-        put(out, amount.map_or(0, |a| a.0) as u64)?;
+    for share in &c.returned {
+        put(out, share.0 as u64)?;
     }
-    put(out, c.keys.iter().count() as u64)?;
-    for (key, replay) in c.keys.iter() {
-        save_key(out, key, &replay)?;
+    for kept in c.winners.iter() {
+        save_winner(out, &kept)?;
+    }
+    for keys in [&c.keys, &c.old_keys] {
+        put(out, keys.iter().count() as u64)?;
+        for (key, replay) in keys.iter() {
+            save_key(out, key, &replay)?;
+        }
     }
     Ok(())
 }
+
+fn save_winner(out: &mut dyn Write, kept: &Kept) -> io::Result<()> {
+    let held = &kept.held;
+    put(out, kept.fingerprint)?;
+    out.write_all(&held.claim_id.0)?;
+    put(out, u64::from(held.quantity) << 32 | u64::from(held.hold))?;
+    put(out, u64::from(held.settled) << 32 | u64::from(held.order))?;
+    put(out, kept.amount.map_or(0, |a| a.0) as u64)?;
+    put(out, kept.due.map_or(NEVER, |due| due.0) as u64)
+}
+
+fn load_winner(from: &mut dyn Read) -> io::Result<Kept> {
+    let (fingerprint, claim_id) = (get(from)?, ClaimId(take(from)?));
+    let (units, order, amount, due) = (get(from)?, get(from)?, Money(get(from)? as i64), get(from)? as i64);
+    let settled = order >> 32 == 1;
+    let held = Held { claim_id, quantity: (units >> 32) as u32, hold: units as u32, order: order as u32, settled };
+    if held.quantity == 0 {
+        return Err(invalid());
+    }
+    Ok(Kept { fingerprint, held, amount: Some(amount), due: (due != NEVER).then_some(Timestamp(due)) })
+}
+
+/// Of a time that is none.
+const NEVER: i64 = i64::MIN;
+
+/// Of a day that is none.
+const NO_DAY: u64 = u64::MAX;
 
 fn save_key(out: &mut dyn Write, key: KeyHash, replay: &Replay) -> io::Result<()> {
     out.write_all(&key.0.to_le_bytes())?;
@@ -115,42 +165,80 @@ fn load_campaign(from: &mut dyn Read) -> io::Result<Campaign> {
         _ => return Err(invalid()),
     };
     let (free, left, version, stock_version) = (Units(get(from)?), Money(get(from)? as i64), get(from)?, get(from)?);
-    let (drawn, order, capacity) = (get(from)?, get(from)? as u32, Units(get(from)?));
-    let (admin_count, winner_count) = (get(from)?, get(from)?);
-    if capacity.0 > 2 * crate::limits::STOCK_MAX || winner_count > capacity.0 {
+    let (drawn, order, capacity, key_capacity) = (get(from)?, get(from)? as u32, Units(get(from)?), Units(get(from)?));
+    let (acknowledged, closed_at, released) = (get(from)?, get(from)? as i64, get(from)? == 1);
+    let (last, today) = (Seq(get(from)?), get(from)?);
+    let (admin_count, returned_count, winner_count) = (get(from)?, get(from)?, get(from)?);
+    let most = 2 * crate::limits::STOCK_MAX;
+    if capacity.0 > most || key_capacity.0 > 2 * most || winner_count > capacity.0 || returned_count > capacity.0 {
         return Err(invalid());
     }
     let admin_keys = (0..admin_count).map(|_| Ok((KeyHash(u128::from_le_bytes(take(from)?)), get(from)?)));
     let admin_keys = admin_keys.collect::<io::Result<_>>()?;
-    let mut winners = Winners::new(capacity, spec.kind == CampaignKind::RedPacket);
-    for _ in 0..winner_count {
-        let (fingerprint, claim_id) = (get(from)?, ClaimId(take(from)?));
-        let (units, order, amount) = (get(from)?, get(from)? as u32, Money(get(from)? as i64));
-        let user = UserHash(u128::from(claim_id.address()) << 88 | u128::from(fingerprint));
-        let held = Held { claim_id, quantity: (units >> 32) as u32, hold: units as u32, order };
-        winners.insert(user, &held, Some(amount));
+    let mut returned = Vec::with_capacity(if spec.red_packet.is_some() { capacity.0 as usize } else { 0 });
+    for _ in 0..returned_count {
+        returned.push(Money(get(from)? as i64));
     }
-    let mut keys = Keys::new(capacity);
-    for _ in 0..get(from)? {
-        let (key, replay) = load_key(from)?;
-        keys.insert(key, &replay);
-    }
-    let campaign = Campaign {
+    let mut winners = if released { Winners::default() } else { new_winners(&spec, capacity) };
+    load_winners(from, winner_count, &mut winners)?;
+    let mut keys = if released { Keys::default() } else { Keys::new(key_capacity) };
+    load_keys(from, &mut keys)?;
+    let mut old_keys = if spec.check_in.is_some() && !released { Keys::new(key_capacity) } else { Keys::default() };
+    load_keys(from, &mut old_keys)?;
+    let bytes = if released { 0 } else { loaded_bytes(&spec, capacity, key_capacity) };
+    Ok(Campaign {
         spec,
         wish,
         free,
         left,
         version,
         stock_version,
+        acknowledged,
+        closed_at: (closed_at != NEVER).then_some(Timestamp(closed_at)),
+        released,
+        last,
         seed,
         drawn,
+        returned,
         order,
         capacity,
+        key_capacity,
+        bytes,
         winners,
         keys,
+        old_keys,
+        today: u16::try_from(today).ok().map(LocalDay),
+        looked_up: Cell::new(None),
         admin_keys,
-    };
-    Ok(campaign)
+    })
+}
+
+fn load_winners(from: &mut dyn Read, count: u64, winners: &mut Winners) -> io::Result<()> {
+    let mut due = Vec::new();
+    for _ in 0..count {
+        let kept = load_winner(from)?;
+        // What falls due goes in last, in its order, whatever places it had.
+        match kept.due {
+            Some(_) => due.push(kept),
+            None => winners.insert(kept.user(), &kept.held, kept.amount, None),
+        }
+    }
+    due.sort_unstable_by_key(|kept| (kept.due, kept.held.order));
+    for kept in &due {
+        winners.insert(kept.user(), &kept.held, kept.amount, kept.due);
+    }
+    Ok(())
+}
+
+fn load_keys(from: &mut dyn Read, keys: &mut Keys) -> io::Result<()> {
+    for _ in 0..get(from)? {
+        let (key, replay) = load_key(from)?;
+        if !keys.has_room() {
+            return Err(invalid());
+        }
+        keys.insert(key, &replay);
+    }
+    Ok(())
 }
 
 fn load_key(from: &mut dyn Read) -> io::Result<(KeyHash, Replay)> {

@@ -1,4 +1,4 @@
-//! A hash index of fixed size: from a hash to the places of an append-only table of records.
+//! A hash index of fixed size: from a hash to the places of a table of records.
 //!
 //! Open addressing with linear probing, four bytes a slot: the place plus one in the low bits, the rest of the word a tag
 //! of the hash, so that most strangers are told apart without a look at their records. Never rehashed.
@@ -43,7 +43,35 @@ impl Index {
         self.slots[free].store(word, Ordering::Relaxed);
     }
 
-    /// Places that may be `hash`'s, in the order in which they came; every place that is its is among them.
+    /// Takes `place` out from under `hash`; `hash_of` tells under which hash a place was entered. What was pushed aside by it
+    /// moves up (Knuth, The Art of Computer Programming, volume 3, algorithm 6.4R), so that a table in which claims come
+    /// and go for ever never fills with marks of what was there.
+    ///
+    /// # Panics
+    /// Where it is not there.
+    pub fn remove(&self, hash: u64, place: usize, hash_of: impl Fn(usize) -> u64) {
+        let (word, mask) = (self.tag(hash) | (place as u32 + 1), self.place_mask());
+        let mut hole = self.run(hash).find(|&at| self.load(at) == word).expect("a place that was entered");
+        let (mut at, len) = (hole, self.slots.len());
+        loop {
+            at = if at + 1 == len { 0 } else { at + 1 };
+            let word = self.load(at);
+            if word == 0 {
+                break;
+            }
+            let home = self.home(hash_of((word & mask) as usize - 1));
+            // How far behind its home the entry is, and how far behind the hole: it may move up to the hole, not beyond
+            // its home.
+            let distance = |from: usize| if at >= from { at - from } else { at + len - from };
+            if distance(home) >= distance(hole) {
+                self.slots[hole].store(word, Ordering::Relaxed);
+                hole = at;
+            }
+        }
+        self.slots[hole].store(0, Ordering::Relaxed);
+    }
+
+    /// Places that may be `hash`'s, in no order; every place that is its is among them.
     pub fn candidates(&self, hash: u64) -> impl Iterator<Item = usize> + '_ {
         let (tag, mask) = (self.tag(hash), self.place_mask());
         let words = self.run(hash).map(|at| self.load(at)).take_while(|&word| word != 0);

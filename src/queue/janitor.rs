@@ -91,6 +91,7 @@ impl<D: Disk> Rounds<D> {
         plant::crash_point("janitor.round");
         let cold = std::mem::take(&mut *self.published.cold.lock().unwrap_or_else(PoisonError::into_inner));
         cold.iter().for_each(ColdPages::warm);
+        drop(std::mem::take(&mut *self.published.garbage.lock().unwrap_or_else(PoisonError::into_inner)));
         if let Some(snapshot) = self.snapshot.take_if(|s| s.is_finished()) {
             self.janitor.snapshot_done(snapshot.join().ok().flatten())?;
         }

@@ -42,6 +42,11 @@ impl Keys {
         self.tables.push(Table { index: Index::new(claims.0), records, max: claims.0 });
     }
 
+    /// Whether another key fits.
+    pub fn has_room(&self) -> bool {
+        self.tables.iter().any(|t| (t.records.len() as u64) < t.max)
+    }
+
     /// What was accepted under `key`.
     pub fn get(&self, key: KeyHash) -> Option<Replay> {
         self.tables.iter().find_map(|table| {
@@ -53,10 +58,10 @@ impl Keys {
     /// Remembers an acceptance.
     ///
     /// # Panics
-    /// Where the table is full: the stock bounds the acceptances, so this is a bug.
+    /// Where the table is full: whoever inserts sees to it that there is room.
     pub fn insert(&mut self, key: KeyHash, accepted: &Replay) {
         let room = self.tables.iter_mut().find(|t| (t.records.len() as u64) < t.max);
-        let table = room.expect("more keys than stock");
+        let table = room.expect("no room for a key");
         let id = u128::from_le_bytes(accepted.claim_id.0);
         let memory = u64::from(accepted.durability == Durability::Memory);
         table.index.insert(hash(key), table.records.len());

@@ -4,10 +4,13 @@
 //! the drain takes leases and retires them. Behind it stand one lock-free queue, one sequencer thread and the journal.
 
 pub mod book;
+pub mod campaign;
+pub mod carts;
 mod change;
 pub mod chunk;
 pub mod codec;
 pub mod command;
+pub mod dues;
 pub mod filter;
 pub mod front;
 pub mod handoff;
@@ -17,10 +20,13 @@ pub mod janitor;
 pub mod journal;
 pub mod keys;
 pub mod ledger;
+pub mod letters;
 pub mod pending;
+pub mod published;
 pub mod recover;
 pub mod run;
 pub mod sequencer;
+pub mod sweep;
 pub mod unknowns;
 pub mod views;
 pub mod winners;
@@ -34,7 +40,8 @@ use crossbeam::queue::ArrayQueue;
 
 pub use self::book::{Book, HashKey};
 pub use self::command::{
-    AdminAction, AdminCommand, AdminDone, AdminRefusal, ClaimCommand, Command, Outcome, Refusal, Replay,
+    AdminAction, AdminCommand, AdminDone, AdminRefusal, CartCommand, CartOutcome, ClaimCommand, Command, MoveCommand,
+    MoveDone, MoveRefusal, Outcome, Refusal, Replay,
 };
 pub use self::front::{Answer, Front, SubmitError, Waiting};
 pub use self::handoff::{Doorbell, Mailbox};
@@ -45,7 +52,7 @@ pub use self::unknowns::Unsettled;
 pub use self::views::{CampaignView, ClaimOutcome};
 use crate::limits;
 use crate::metrics::Metrics;
-use crate::sale::{Claim, ClaimId, Seq, UserHash, UserId};
+use crate::sale::{ClaimId, Seq, UserHash, UserId};
 
 /// The primitives that the hand-off is made of; the model checker has its own.
 pub(crate) mod sync {
@@ -115,6 +122,11 @@ impl Buffer {
         &self.0.published.pending
     }
 
+    /// What is wanted of dead letters.
+    pub fn letters(&self) -> &letters::Letters {
+        &self.0.published.letters
+    }
+
     /// The numbers.
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.published.metrics
@@ -125,18 +137,33 @@ impl Buffer {
         self.0.hash_key
     }
 
-    /// A claim that waits for the database.
-    pub fn find(&self, id: ClaimId) -> Option<Claim> {
+    /// What waits for the database of a claim.
+    pub fn find(&self, id: ClaimId) -> pending::Waiting {
         self.pending().find(id)
     }
 
-    /// A buyer's claims that wait for the database, oldest first.
-    pub fn claims_of(&self, user: &UserId, hash: UserHash) -> Vec<Claim> {
-        // The search holds the lock that the sequencer needs, chunk after chunk: whoever holds nothing does not start it.
-        if !self.campaigns().all().iter().any(|view| view.may_hold(hash)) {
-            return Vec::new();
+    /// What waits for the database of a buyer's claims, oldest first.
+    pub fn claims_of(&self, user: &UserId, hash: UserHash) -> pending::Waiting {
+        // The search holds the lock that the sequencer needs for a moment: whoever holds nothing does not start it.
+        // The filters of this process know nobody whose claim came to its end, or was of an earlier day, before it began.
+        let all_known = self.retired() >= self.0.published.recovered;
+        if all_known && !self.campaigns().all().iter().any(|view| view.may_hold(hash)) {
+            return pending::Waiting::default();
         }
         self.pending().of(user, hash)
+    }
+
+    /// What waits for the database of a buyer's cart, oldest first.
+    pub fn cart_of(&self, user: &UserId, hash: UserHash) -> Vec<(Seq, crate::sale::Carted)> {
+        if !self.may_have_cart(hash) {
+            return Vec::new();
+        }
+        self.pending().of(user, hash).carts
+    }
+
+    /// Whether a buyer may have a cart; `false` is certain.
+    pub fn may_have_cart(&self, hash: UserHash) -> bool {
+        self.0.published.cart_owners.may_have(hash)
     }
 
     /// A claim whose caller was told that the outcome is unknown.

@@ -19,7 +19,7 @@ use super::chunk::Chunk;
 use super::codec::FrameContext;
 use super::ledger::{Balance, Ledger, Sums};
 use crate::limits;
-use crate::sale::{CampaignNo, Claim, ClaimId, Entry, Event, Money, Seq, Units, UserHash, UserId};
+use crate::sale::{CampaignNo, Carted, Claim, ClaimId, Entry, Money, Moved, Seq, Units, UserHash, UserId};
 
 /// The oldest entries that are not in the database, for one transaction.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,33 @@ pub struct StockNow {
     pub total: Money,
     /// A red packet's money that nobody holds, or price × free.
     pub left: Money,
+}
+
+/// What waits of a claim, or of a buyer: oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Acceptances.
+    pub claims: Vec<Claim>,
+    /// Ends of claims, of these and of others that are rows already.
+    pub ends: Vec<End>,
+    /// Operations on the buyer's cart, with their positions.
+    pub carts: Vec<(Seq, Carted)>,
+}
+
+impl Waiting {
+    /// The end of a claim, if it waits.
+    pub fn end_of(&self, id: ClaimId) -> Option<&End> {
+        self.ends.iter().find(|end| end.moved.claim_id == id)
+    }
+}
+
+/// The end of a claim that waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// Its position.
+    pub seq: Seq,
+    /// What became of which claim.
+    pub moved: Moved,
 }
 
 /// The waiting entries.
@@ -135,9 +162,7 @@ impl Pending {
     pub fn retire(&self, lease: &Lease, dead: &[usize]) {
         let mut sums = Sums::default();
         for (i, entry) in lease.entries.iter().enumerate() {
-            if let Event::Claimed(claim) = &entry.event {
-                sums.add(claim, dead.contains(&i));
-            }
+            sums.add(&entry.event, dead.contains(&i));
         }
         let mut inner = self.lock();
         assert_eq!(lease.after, inner.retired, "leases are retired in order");
@@ -163,11 +188,7 @@ impl Pending {
             let Some(chunk) = chunks.first() else { break };
             let (mut gone, mut sums) = (Vec::new(), Sums::default());
             chunk.read_after(after, (cursor.0 - after.0) as usize, &mut gone);
-            for entry in &gone {
-                if let Event::Claimed(claim) = &entry.event {
-                    sums.add(claim, false);
-                }
-            }
+            gone.iter().for_each(|entry| sums.add(&entry.event, false));
             inner.ledger.forget(&sums);
             inner.retire_to(chunk.last_seq().min(cursor));
         }
@@ -204,19 +225,32 @@ impl Pending {
         Some(self.oldest.load(Ordering::Acquire)).filter(|&t| t != 0).map(crate::sale::Timestamp)
     }
 
-    /// A waiting claim by its id.
-    pub fn find(&self, id: ClaimId) -> Option<Claim> {
-        let inner = self.lock();
-        inner.chunks().find_map(|chunk| chunk.find(id)).filter(|claim| claim.seq > inner.retired)
+    /// What waits of a claim: its acceptance, its end, or both.
+    pub fn find(&self, id: ClaimId) -> Waiting {
+        self.search(|chunk, after, found| chunk.find(id, after, found))
     }
 
-    /// A buyer's waiting claims, oldest first.
-    pub fn of(&self, user: &UserId, hash: UserHash) -> Vec<Claim> {
+    /// What waits of a buyer's claims and cart, oldest first.
+    pub fn of(&self, user: &UserId, hash: UserHash) -> Waiting {
+        self.search(|chunk, after, found| chunk.of(user, hash, after, found))
+    }
+
+    /// Looks through all chunks. Only the open one is looked through under the lock, which the sequencer needs; the others
+    /// change no more, and what is retired meanwhile is in the database before it could be missed.
+    fn search(&self, look: impl Fn(&Chunk, Seq, &mut Waiting)) -> Waiting {
         let inner = self.lock();
-        let mut claims = Vec::new();
-        inner.chunks().for_each(|chunk| chunk.of(user, hash, &mut claims));
-        claims.retain(|claim| claim.seq > inner.retired);
-        claims
+        let (after, sealed) = (inner.retired, Vec::from_iter(inner.sealed.iter().cloned()));
+        let mut latest = Waiting::default();
+        if let Some(open) = &inner.open {
+            look(open, after, &mut latest);
+        }
+        drop(inner);
+        let mut found = Waiting::default();
+        sealed.iter().for_each(|chunk| look(chunk, after, &mut found));
+        found.claims.append(&mut latest.claims);
+        found.ends.append(&mut latest.ends);
+        found.carts.append(&mut latest.carts);
+        found
     }
 
     /// The balance of a campaign, read whole.
@@ -250,8 +284,8 @@ impl Inner {
         let spare = &mut self.spare;
         let fresh = || spare.pop().map_or_else(|| Chunk::new(seq), |chunk| chunk.reuse(seq));
         self.open.get_or_insert_with(fresh).push(bytes, context);
-        if let Some((no, quantity, amount)) = super::codec::claim_sums(bytes) {
-            self.ledger.accept(no, quantity, amount);
+        if let Some(sums) = super::codec::sums(bytes) {
+            self.ledger.enter(&sums);
         }
         self.last = seq;
     }

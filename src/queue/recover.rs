@@ -79,6 +79,7 @@ impl<'a> Follower<'a> {
         match &entry.event {
             Event::Claimed(claim) => match self.book.campaign(claim.campaign) {
                 None => Err(wrong("it claims from a campaign that was never created")),
+                Some(campaign) if campaign.released => Err(wrong("it claims from a campaign that is over")),
                 Some(campaign) if campaign.free < claim.quantity => Err(wrong("it claims more units than are free")),
                 Some(_) => Ok(()),
             },
@@ -88,7 +89,17 @@ impl<'a> Follower<'a> {
             Event::Changed(changed) if self.book.campaign(changed.no).is_none() => {
                 Err(wrong("it changes a campaign that was never created"))
             }
-            _ => Ok(()),
+            Event::Released(no) if self.book.campaign(*no).is_none_or(|campaign| campaign.released) => {
+                Err(wrong("it releases a campaign that is not there"))
+            }
+            Event::Moved(moved) => match self.book.campaign(moved.campaign) {
+                None => Err(wrong("it ends a claim of a campaign that was never created")),
+                Some(campaign) if campaign.winners().find(moved.claim_id).is_none() => {
+                    Err(wrong("it ends a claim that nobody holds"))
+                }
+                Some(_) => Ok(()),
+            },
+            Event::Created(_) | Event::Changed(_) | Event::Released(_) | Event::Carted(_) => Ok(()),
         }
     }
 }
@@ -116,6 +127,7 @@ impl journal::Visitor for Follower<'_> {
             self.check(frame, &entry)?;
             self.book.apply(&entry);
         }
+        drop(self.book.take_garbage());
         self.publish(frame);
         Ok(())
     }

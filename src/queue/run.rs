@@ -51,20 +51,24 @@ pub fn spawn<D: Disk>(
         shared.bell.attach(std::thread::current());
         let mut postman = Postman { shared: &shared, sorted: shared.mailboxes.iter().map(|_| Vec::new()).collect() };
         let mut batch = Vec::with_capacity(limits::SEQUENCER_BATCH_MAX);
-        let idle = Duration::from_millis(limits::IDLE_MARK_MILLIS);
         let mut is_more = false;
         loop {
-            // The bell does not ring again for what a full batch left behind.
-            let has_rung = is_more || shared.bell.wait(Some(idle));
+            // The bell does not ring again for what a full batch left behind, nor for what falls due.
+            let idle = if sequencer.is_expiring() { limits::SWEEP_DUE_MILLIS } else { limits::IDLE_MARK_MILLIS };
+            let go_on = is_more || sequencer.is_sweeping();
+            let has_rung = go_on || shared.bell.wait(Some(Duration::from_millis(idle)));
             is_more = take(&shared, &mut batch);
-            if !batch.is_empty() {
+            let now = clock.now();
+            if sequencer.tick(now, crate::clock::steady_micros()) || !batch.is_empty() {
                 plant::crash_point("sequencer.batch");
-                sequencer.step(clock.now(), &mut batch, &mut postman);
+                sequencer.step(now, &mut batch, &mut postman);
+            }
+            if is_more {
                 continue;
             }
             let is_over = shared.stop.load(Ordering::SeqCst) && shared.queue.is_empty();
             if is_over || !has_rung {
-                sequencer.mark(clock.now());
+                sequencer.mark(now);
             }
             if is_over {
                 return sequencer;

@@ -4,21 +4,23 @@
 //! would reveal one. After one failed write or sync nothing is acknowledged any more (fail stop): what was in that batch
 //! is unknown, because its bytes may survive; all that comes later is not durable.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use super::book::{AdminVerdict, Book, Verdict};
+use super::carts::{CartBase, CartVerdict};
 use super::codec::{self, FrameContext};
-use super::command::{AdminCommand, AdminRefusal, Command, Outcome, Refusal};
-use super::index::ColdPages;
+use super::command::{
+    AdminCommand, AdminRefusal, CartCommand, CartOutcome, Command, MoveCommand, MoveDone, MoveRefusal, Outcome, Refusal,
+};
 use super::journal::disk::Disk;
 use super::journal::{FrameBuffer, FrameMeta, JournalError, Room, Writer};
-use super::pending::{Pending, StockNow};
-use super::views::Views;
+use super::pending::StockNow;
+pub use super::published::Published;
+use super::sweep::{Look, Sweep};
 use crate::limits;
-use crate::metrics::Metrics;
 use crate::plant::{self, Bug};
-use crate::sale::{CampaignNo, Durability, Entry, Seq, Timestamp, UserHash};
+use crate::sale::{CampaignNo, Carted, Durability, Entry, Event, Moved, Seq, Timestamp, UserHash};
 
 /// Who waits for an outcome: a front end, a place in it, and how often that place was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,37 +42,6 @@ pub struct Submission {
     pub command: Command,
 }
 
-/// What the sequencer publishes to, and the front end reads.
-#[derive(Debug)]
-pub struct Published {
-    /// The campaigns.
-    pub views: Views,
-    /// The waiting entries.
-    pub pending: Pending,
-    /// Whether durability can't be given any more.
-    pub fenced: AtomicBool,
-    /// Tables made in mid-sale, whose pages the janitor has the system give before the claims come.
-    pub cold: Mutex<Vec<ColdPages>>,
-    /// The journal's disk has no room but the reserve.
-    pub disk_full: AtomicBool,
-    /// Numbers.
-    pub metrics: Arc<Metrics>,
-}
-
-impl Published {
-    /// Nothing published yet but the entries that recovery found waiting.
-    pub fn new(pending: Pending) -> Self {
-        Self {
-            views: Views::default(),
-            pending,
-            fenced: AtomicBool::new(false),
-            cold: Mutex::default(),
-            disk_full: AtomicBool::new(false),
-            metrics: Arc::default(),
-        }
-    }
-}
-
 /// How the sequencer is set up.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
@@ -78,6 +49,10 @@ pub struct Settings {
     pub durability: Durability,
     /// Entries that may wait for the database.
     pub max_entries: u64,
+    /// For how long after its time a claim may still be settled, in microseconds.
+    pub settle_grace: i64,
+    /// How long after its end a campaign leaves memory, in microseconds.
+    pub release_after: i64,
 }
 
 /// Takes the answers of a batch.
@@ -95,11 +70,19 @@ pub struct Sequencer<D: Disk> {
     frame: FrameBuffer,
     answers: Vec<(Ticket, Outcome)>,
     holders: Vec<(CampaignNo, UserHash)>,
+    /// Whose carts were changed.
+    buyers: Vec<UserHash>,
     touched: Vec<CampaignNo>,
     changed: Vec<CampaignNo>,
     entered: u32,
     failed: bool,
     marked: bool,
+    sweep: Sweep,
+    /// Up to when the next step lets claims expire: the time of the last look at the clocks that found no leap. A clock that
+    /// leaps between that look and the step, or while many steps work off what is due, must not bring anything about.
+    sweeping: Option<Timestamp>,
+    /// Claims that one step lets expire.
+    expire_max: usize,
 }
 
 impl<D: Disk> Sequencer<D> {
@@ -116,12 +99,22 @@ impl<D: Disk> Sequencer<D> {
             frame: FrameBuffer::new(),
             answers: Vec::with_capacity(limits::SEQUENCER_BATCH_MAX),
             holders: Vec::with_capacity(limits::SEQUENCER_BATCH_MAX),
+            buyers: Vec::new(),
             touched: Vec::new(),
             changed: Vec::new(),
             entered: 0,
             failed: false,
             marked: true,
+            sweep: Sweep::default(),
+            sweeping: None,
+            expire_max: limits::EXPIRE_MAX,
         }
+    }
+
+    /// Lets at most so many claims expire in one step, instead of [`limits::EXPIRE_MAX`].
+    pub fn expire_at_most(mut self, claims: usize) -> Self {
+        self.expire_max = claims;
+        self
     }
 
     /// The book.
@@ -144,10 +137,16 @@ impl<D: Disk> Sequencer<D> {
         let room = self.writer.room();
         self.published.disk_full.store(room != Room::Plenty, Ordering::Relaxed);
         self.touch(batch);
+        if let Some(upto) = self.sweeping.take().filter(|_| !self.failed && room == Room::Plenty) {
+            self.expire(now, upto);
+            self.release(now, upto);
+        }
         for submission in batch.drain(..) {
             let outcome = match submission.command {
                 _ if self.failed => not_durable(&submission.command),
                 Command::Claim(claim) => self.claim(now, room, &claim),
+                Command::Cart(command) => Outcome::Cart(self.cart(now, room, &command)),
+                Command::Move(command) => Outcome::Moved(self.end(now, room, &command)),
                 Command::Admin(command) => self.admin(now, room, &command),
             };
             self.answers.push((submission.ticket, outcome));
@@ -170,6 +169,7 @@ impl<D: Disk> Sequencer<D> {
         replies.deliver(&mut self.answers);
         self.frame.clear();
         self.holders.clear();
+        self.buyers.clear();
         self.touched.clear();
         self.changed.clear();
         self.entered = 0;
@@ -198,7 +198,7 @@ impl<D: Disk> Sequencer<D> {
     fn touch(&self, batch: &[Submission]) {
         let claims = batch.iter().filter_map(|s| match &s.command {
             Command::Claim(claim) => Some(self.book.touch(claim)),
-            Command::Admin(_) => None,
+            Command::Cart(_) | Command::Move(_) | Command::Admin(_) => None,
         });
         std::hint::black_box(claims.fold(0, u64::wrapping_add));
     }
@@ -214,6 +214,10 @@ impl<D: Disk> Sequencer<D> {
                 self.entered += 1;
                 self.holders.push((claim.campaign, command.user_hash));
                 self.touch_campaign(claim.campaign);
+                if self.book.has_garbage() && !self.changed.contains(&claim.campaign) {
+                    // A new local day has begun, with tables of its own.
+                    self.changed.push(claim.campaign);
+                }
                 Outcome::Accepted { seq: claim.seq, at: now, amount: claim.amount }
             }
         }
@@ -225,20 +229,127 @@ impl<D: Disk> Sequencer<D> {
             Err(refusal) => Err(refusal),
             Ok(AdminVerdict::Enter(..)) if room == Room::Full || self.frame_is_full() => Err(AdminRefusal::BufferFull),
             Ok(AdminVerdict::Enter(event, done)) => {
-                codec::encode(self.frame.body_mut(), &event);
-                let no = match &event {
-                    crate::sale::Event::Created(created) => created.no,
-                    crate::sale::Event::Changed(changed) => changed.no,
-                    crate::sale::Event::Claimed(claim) => claim.campaign,
+                let no = match &*event {
+                    Event::Created(created) => created.no,
+                    Event::Changed(changed) => changed.no,
+                    Event::Released(no) => *no,
+                    Event::Moved(moved) => moved.campaign,
+                    Event::Claimed(claim) => claim.campaign,
+                    Event::Carted(_) => unreachable!("no operator's wish"),
                 };
-                self.book.apply(&Entry { seq: self.book.next_seq(), at: now, event });
-                self.entered += 1;
-                self.touch_campaign(no);
+                self.enter(now, no, *event);
                 self.changed.push(no);
                 Ok(done)
             }
         };
         Outcome::Admin(Box::new(done))
+    }
+
+    fn cart(&mut self, now: Timestamp, room: Room, command: &CartCommand) -> CartOutcome {
+        // The front end's word that there is no cart may be older than the buyer's first one.
+        let is_stale = command.base == CartBase::Empty && self.published.cart_owners.may_have(command.user_hash);
+        let base = if is_stale { &CartBase::Unknown } else { &command.base };
+        let quantity = match self.book.decide_cart(now, command, base) {
+            CartVerdict::Load(number) => return CartOutcome::Load(number),
+            CartVerdict::Replay(seq) => return CartOutcome::Replayed(seq),
+            CartVerdict::KeyReused => return CartOutcome::KeyReused,
+            CartVerdict::Full => return CartOutcome::Full,
+            CartVerdict::KeysFull => return CartOutcome::BufferFull,
+            CartVerdict::Accept(_) if room != Room::Plenty || self.is_full() => return CartOutcome::BufferFull,
+            CartVerdict::Accept(quantity) => quantity,
+        };
+        let (user, sku, op, key) = (command.user, command.sku, command.op, command.key);
+        let carted = Carted { user, sku, op, quantity, key, address: command.user_hash.address() };
+        codec::encode_carted(self.frame.body_mut(), &carted);
+        let seq = self.book.next_seq();
+        self.book.apply(&Entry { seq, at: now, event: Event::Carted(carted) });
+        self.entered += 1;
+        self.buyers.push(command.user_hash);
+        CartOutcome::Done(seq)
+    }
+
+    fn end(&mut self, now: Timestamp, room: Room, command: &MoveCommand) -> Result<MoveDone, MoveRefusal> {
+        match self.book.decide_move(command)? {
+            None => Ok(MoveDone::Repeated),
+            // As many ends as claims can wait at most, so the number of waiting entries does not bound them: a payment is
+            // not turned away because the database is slow.
+            Some(_) if room != Room::Plenty || self.frame_is_full() => Err(MoveRefusal::BufferFull),
+            Some(moved) => {
+                self.move_claim(now, moved);
+                Ok(MoveDone::Moved)
+            }
+        }
+    }
+
+    fn move_claim(&mut self, now: Timestamp, moved: Moved) {
+        self.enter(now, moved.campaign, Event::Moved(moved));
+    }
+
+    /// Enters an event that was decided: into the frame, and into the book.
+    fn enter(&mut self, now: Timestamp, no: CampaignNo, event: Event) {
+        codec::encode(self.frame.body_mut(), &event);
+        self.book.apply(&Entry { seq: self.book.next_seq(), at: now, event });
+        self.entered += 1;
+        self.touch_campaign(no);
+    }
+
+    /// Lets claims expire that were not settled in time, which is `upto`; the rest of them in the next step.
+    fn expire(&mut self, now: Timestamp, upto: Timestamp) {
+        let due = upto.plus_micros(-self.settings.settle_grace);
+        let mut from = 0;
+        for _ in 0..self.expire_max {
+            if self.frame_is_full() {
+                break;
+            }
+            let Some(moved) = self.book.next_expiry(due, &mut from) else { return };
+            self.move_claim(now, moved);
+        }
+        self.sweeping = Some(upto);
+    }
+
+    /// Has a campaign that was long over at `upto` leave memory.
+    fn release(&mut self, now: Timestamp, upto: Timestamp) {
+        let places = self.sweep.turn(self.book.campaigns().len());
+        let retired = self.published.pending.retired();
+        if let Some(no) = self.book.next_release(places, upto, self.settings.release_after, retired) {
+            self.enter(now, no, Event::Released(no));
+            self.changed.push(no);
+        }
+    }
+
+    /// Looks at the clocks, the wall's and microseconds of one that only runs forward: whether there is something to do
+    /// without a submission.
+    pub fn tick(&mut self, wall: Timestamp, steady: i64) -> bool {
+        match self.sweep.look(wall, steady) {
+            Look::NotYet => {}
+            // Behind the journal's time the clock was set back, or a leap forward was written down before.
+            Look::Due if wall < self.writer.last_time() => {}
+            Look::Due => {
+                self.published.metrics.clock_leapt.set(0);
+                self.sweeping = Some(wall);
+            }
+            Look::Leapt(by) => {
+                let seconds = by.unsigned_abs() / 1_000_000;
+                if self.published.metrics.clock_leapt.get() == 0 {
+                    tracing::error!(
+                        seconds = by / 1_000_000,
+                        "the wall clock has leapt: no reservation expires until it is set back or the node is restarted"
+                    );
+                }
+                self.published.metrics.clock_leapt.set(seconds);
+            }
+        }
+        self.is_sweeping()
+    }
+
+    /// Whether more is due than one step could take.
+    pub fn is_sweeping(&self) -> bool {
+        self.sweeping.is_some()
+    }
+
+    /// Whether claims must be settled in time, so that [`Self::tick`] has something to find often.
+    pub fn is_expiring(&self) -> bool {
+        self.book.has_expiring()
     }
 
     fn is_full(&self) -> bool {
@@ -304,6 +415,12 @@ impl<D: Disk> Sequencer<D> {
             self.published.views.add_from(book, views.all().len());
             views = self.published.views.load();
         }
+        self.buyers.iter().for_each(|&user| self.published.cart_owners.insert(user));
+        for &no in &self.touched {
+            if let (Some(view), Some(campaign)) = (views.number(no), book.campaign(no)) {
+                view.keep_filter(campaign);
+            }
+        }
         for &(no, user) in &self.holders {
             if let Some(view) = views.number(no) {
                 view.add_holder(user);
@@ -316,6 +433,10 @@ impl<D: Disk> Sequencer<D> {
         }
         if !self.changed.is_empty() {
             self.hand_over_cold_pages();
+        }
+        if self.book.has_garbage() || self.book.carts.has_garbage() {
+            let garbage = self.book.take_garbage();
+            self.published.garbage.lock().unwrap_or_else(PoisonError::into_inner).push(garbage);
         }
     }
 
@@ -337,7 +458,10 @@ impl<D: Disk> Sequencer<D> {
             // What was entered may survive, so it is unknown; whatever else was decided on that state reveals it.
             *outcome = match outcome {
                 Outcome::Accepted { .. } => Outcome::Unknown,
-                Outcome::Admin(_) => Outcome::Unknown,
+                Outcome::Admin(_) | Outcome::Moved(Ok(MoveDone::Moved)) => Outcome::Unknown,
+                Outcome::Moved(_) => Outcome::Moved(Err(MoveRefusal::NotDurable)),
+                Outcome::Cart(CartOutcome::Done(_)) => Outcome::Unknown,
+                Outcome::Cart(_) => Outcome::Cart(CartOutcome::NotDurable),
                 _ => Outcome::Refused(Refusal::NotDurable),
             };
         }
@@ -347,6 +471,8 @@ impl<D: Disk> Sequencer<D> {
 fn not_durable(command: &Command) -> Outcome {
     match command {
         Command::Claim(_) => Outcome::Refused(Refusal::NotDurable),
+        Command::Cart(_) => Outcome::Cart(CartOutcome::NotDurable),
+        Command::Move(_) => Outcome::Moved(Err(MoveRefusal::NotDurable)),
         Command::Admin(_) => Outcome::Admin(Box::new(Err(AdminRefusal::NotDurable))),
     }
 }
@@ -357,7 +483,6 @@ fn context(first_seq: Seq, at: Timestamp, durability: Durability) -> FrameContex
 
 fn stock_now(book: &Book, no: CampaignNo) -> StockNow {
     let campaign = &book.campaigns()[no.0 as usize];
-    let (stock, free) = (campaign.spec.stock, campaign.free);
-    let (total, left) = campaign.money();
+    let ((stock, free), (total, left)) = (campaign.units(), campaign.money());
     StockNow { no, stock, free, total, left }
 }

@@ -5,13 +5,15 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 
-use super::book::{Book, Campaign};
+use super::book::Book;
+use super::campaign::Campaign;
 use super::filter::HolderFilter;
 use super::index::ColdPages;
+use crate::limits;
 use crate::sale::campaign::AdminState;
 use crate::sale::{
     CampaignId, CampaignKind, CampaignNo, CampaignSpec, CampaignState, Currency, Money, Timestamp, Units, UserHash,
@@ -71,9 +73,12 @@ pub struct CampaignView {
     closes_at: AtomicI64,
     wish: AtomicU8,
     free: AtomicU64,
+    /// Whether claims of it have come to an end, or are of a day that is over: their keys are remembered, their buyers are not
+    /// in the filters of a process that began later.
+    former: AtomicBool,
     version: AtomicU64,
     stock_version: AtomicU64,
-    filters: ArcSwap<Vec<(Units, Arc<HolderFilter>)>>,
+    filters: ArcSwap<Vec<DayFilter>>,
     outcomes: [AtomicU64; ClaimOutcome::ALL.len()],
 }
 
@@ -92,11 +97,13 @@ impl CampaignView {
             closes_at: AtomicI64::new(0),
             wish: AtomicU8::new(0),
             free: AtomicU64::new(0),
+            former: AtomicBool::new(false),
             version: AtomicU64::new(0),
             stock_version: AtomicU64::new(0),
-            filters: ArcSwap::from_pointee(vec![new_filter(campaign.capacity)]),
+            filters: ArcSwap::default(),
             outcomes: Default::default(),
         };
+        view.keep_filter(campaign);
         view.update(campaign);
         view
     }
@@ -109,36 +116,51 @@ impl CampaignView {
             self.opens_at.store(spec.opens_at.0, Ordering::Release);
             self.closes_at.store(spec.closes_at.0, Ordering::Release);
             self.wish.store(campaign.wish as u8, Ordering::Release);
-            self.grow_filter(campaign.capacity);
-            self.stock_version.store(campaign.stock_version, Ordering::Release);
             self.version.store(campaign.version, Ordering::Release);
         }
+        self.stock_version.store(campaign.stock_version, Ordering::Release);
+        self.former.store(campaign.has_former_holders(), Ordering::Release);
         self.free.store(campaign.free.0, Ordering::Release);
     }
 
-    /// A restock that made the tables larger adds a filter; the old one keeps the old holders.
-    fn grow_filter(&self, capacity: Units) {
-        let have: u64 = self.filters.load().iter().map(|(units, _)| units.0).sum();
-        if let Some(more) = capacity.minus(Units(have)).filter(|more| more.0 > 0) {
-            self.filters.rcu(|old| old.iter().cloned().chain([new_filter(more)]).collect::<Vec<_>>());
+    /// Makes the filters fit, before holders are added. Larger tables add one, and the old one keeps the old holders; a new
+    /// local day begins with an empty one, and those of the days before stay for those whose rows are still to come; a
+    /// campaign that has left memory needs none.
+    pub(super) fn keep_filter(&self, campaign: &Campaign) {
+        let day = campaign.today().map_or(0, |day| u32::from(day.0) + 1);
+        let before = self.filters.load();
+        let today = before.iter().filter(|filter| filter.day == day);
+        let have: u64 = today.map(|filter| filter.units.0).sum();
+        if campaign.released {
+            if !before.is_empty() {
+                self.filters.store(Arc::default());
+            }
+        } else if let Some(more) = campaign.capacity().minus(Units(have)).filter(|more| more.0 > 0) {
+            let kept = before.iter().filter(|filter| filter.day + limits::FILTER_DAYS >= day).cloned();
+            self.filters.store(Arc::new(kept.chain([DayFilter::new(more, day)]).collect()));
         }
     }
 
     /// Remembers a holder, before its answer leaves.
     pub(super) fn add_holder(&self, user: UserHash) {
-        if let Some((_, filter)) = self.filters.load().last() {
-            filter.insert(user);
+        if let Some(last) = self.filters.load().last() {
+            last.filter.insert(user);
         }
     }
 
     /// The pages of the filter made last.
     pub(super) fn cold_pages(&self) -> Option<ColdPages> {
-        self.filters.load().last().map(|(_, filter)| filter.cold_pages())
+        self.filters.load().last().map(|last| last.filter.cold_pages())
     }
 
     /// Whether `user` may hold a claim here; `false` is certain.
     pub fn may_hold(&self, user: UserHash) -> bool {
-        self.filters.load().iter().any(|(_, filter)| filter.may_hold(user))
+        self.filters.load().iter().any(|each| each.filter.may_hold(user))
+    }
+
+    /// Whether somebody may have a key from a claim that is not held any more.
+    pub fn has_former_holders(&self) -> bool {
+        self.former.load(Ordering::Acquire)
     }
 
     /// Its state at `now`.
@@ -159,6 +181,11 @@ impl CampaignView {
     /// Units nobody holds.
     pub fn free(&self) -> Units {
         Units(self.free.load(Ordering::Acquire))
+    }
+
+    /// Units nobody holds; none where there is no stock.
+    pub fn shown_free(&self) -> Option<Units> {
+        (self.kind != CampaignKind::CheckIn).then(|| self.free())
     }
 
     /// Counts its changes.
@@ -182,8 +209,18 @@ impl CampaignView {
     }
 }
 
-fn new_filter(units: Units) -> (Units, Arc<HolderFilter>) {
-    (units, Arc::new(HolderFilter::new(units)))
+/// A filter, the units it was made for, and the local day it is of (0 where days don't count).
+#[derive(Debug, Clone)]
+struct DayFilter {
+    units: Units,
+    day: u32,
+    filter: Arc<HolderFilter>,
+}
+
+impl DayFilter {
+    fn new(units: Units, day: u32) -> Self {
+        Self { units, day, filter: Arc::new(HolderFilter::new(units)) }
+    }
 }
 
 /// All campaigns.
@@ -221,8 +258,8 @@ impl Views {
     pub(super) fn publish_all(&self, book: &Book) {
         self.add_from(book, 0);
         for (view, campaign) in self.current.load().by_no.iter().zip(book.campaigns()) {
-            for (fingerprint, held, _) in campaign.winners().iter() {
-                view.add_holder(UserHash(u128::from(held.claim_id.address()) << 88 | u128::from(fingerprint)));
+            for kept in campaign.winners().iter() {
+                view.add_holder(kept.user());
             }
         }
     }

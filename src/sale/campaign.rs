@@ -5,8 +5,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::check_in::{CheckInSpec, Zone};
 pub use super::field::{FieldError, from_json};
-use super::{CampaignId, Currency, MAX_JSON_INT, Money, Timestamp, Units};
+pub use super::patch::CampaignPatch;
+use super::{CampaignId, Currency, MAX_JSON_INT, Money, Span, Timestamp, Units};
 use crate::limits;
 
 /// What is being sold.
@@ -17,6 +19,10 @@ pub enum CampaignKind {
     FlashSale,
     /// Shares of a sum.
     RedPacket,
+    /// Units without a price.
+    Coupon,
+    /// Points, once a buyer and local day.
+    CheckIn,
 }
 
 impl CampaignKind {
@@ -25,7 +31,14 @@ impl CampaignKind {
         match self {
             Self::FlashSale => "flash_sale",
             Self::RedPacket => "red_packet",
+            Self::Coupon => "coupon",
+            Self::CheckIn => "check_in",
         }
+    }
+
+    /// Reads the contract's word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::FlashSale, Self::RedPacket, Self::Coupon, Self::CheckIn].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -129,7 +142,7 @@ pub struct CampaignSpec {
     pub closes_at: Timestamp,
     /// Units one buyer may hold, from 1.
     pub per_user_limit: Units,
-    /// Units (or shares) at creation.
+    /// Units (or shares) at creation; 0 for a check-in, which has no stock.
     pub stock: Units,
     /// The currency of price, shares and amounts.
     pub currency: Option<Currency>,
@@ -137,6 +150,10 @@ pub struct CampaignSpec {
     pub price: Option<Money>,
     /// The sum and its bounds; exactly where `kind` is [`CampaignKind::RedPacket`].
     pub red_packet: Option<RedPacketSpec>,
+    /// Points and calendar; exactly where `kind` is [`CampaignKind::CheckIn`].
+    pub check_in: Option<CheckInSpec>,
+    /// After how long a claim that was not settled expires; none for never.
+    pub reservation_ttl: Option<Span>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -159,9 +176,16 @@ struct RawSpec {
     #[serde(default)]
     red_packet: Option<RawPacket>,
     #[serde(default)]
-    check_in: Option<serde_json::Value>,
+    check_in: Option<RawCheckIn>,
     #[serde(default)]
-    reservation_ttl: Option<serde_json::Value>,
+    reservation_ttl: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawCheckIn {
+    points: i64,
+    time_zone: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -209,15 +233,17 @@ impl CampaignSpec {
         Ok(Self {
             id: CampaignId::parse(&raw.id)
                 .map_err(|e| FieldError::new("id", format!("{:?} given; expected {e}", raw.id)))?,
-            kind: kind(&raw)?,
-            title: raw.title.unwrap_or_default(),
+            kind: kind(&raw.kind)?,
+            title: raw.title.clone().unwrap_or_default(),
             opens_at: instant("opens_at", &raw.opens_at)?,
             closes_at: instant("closes_at", &raw.closes_at)?,
             per_user_limit: Units(raw.per_user_limit),
-            stock: Units(raw.stock.ok_or_else(|| FieldError::new("stock", "missing; expected a whole number from 1"))?),
+            stock: stock(&raw)?,
             currency: raw.currency.as_deref().map(currency).transpose()?,
             price: raw.price.map(Money),
             red_packet: raw.red_packet.as_ref().map(packet).transpose()?,
+            check_in: raw.check_in.as_ref().map(check_in).transpose()?,
+            reservation_ttl: raw.reservation_ttl.as_deref().map(reservation_ttl).transpose()?,
         })
     }
 
@@ -226,13 +252,21 @@ impl CampaignSpec {
         serde_json::json!({
             "id": self.id.as_str(), "kind": self.kind.as_str(), "title": self.title,
             "opens_at": self.opens_at.to_string(), "closes_at": self.closes_at.to_string(),
-            "per_user_limit": self.per_user_limit.0, "stock": self.stock.0,
+            "per_user_limit": self.per_user_limit.0, "stock": self.has_stock().then_some(self.stock.0),
             "currency": self.currency.as_ref().map(Currency::as_str), "price": self.price.map(|p| p.0),
             "red_packet": self.red_packet.map(|p| serde_json::json!({
                 "total": p.total.0, "min": p.min.0, "max": p.max.map(|m| m.0), "split": p.split,
             })),
-            "check_in": null, "reservation_ttl": null,
+            "check_in": self.check_in.as_ref().map(|c| serde_json::json!({
+                "points": c.points.0, "time_zone": c.zone.as_str(),
+            })),
+            "reservation_ttl": self.reservation_ttl.map(|ttl| ttl.to_string()),
         })
+    }
+
+    /// Whether its claims take units of a stock; a check-in's don't.
+    pub fn has_stock(&self) -> bool {
+        self.kind != CampaignKind::CheckIn
     }
 
     fn check(&self) -> Result<(), FieldError> {
@@ -241,17 +275,46 @@ impl CampaignSpec {
         }
         check_window(self.opens_at, self.closes_at)?;
         whole("per_user_limit", self.per_user_limit.0, 1, limits::PER_USER_LIMIT_MAX)?;
-        whole("stock", self.stock.0, 1, limits::STOCK_MAX)?;
+        if self.has_stock() {
+            whole("stock", self.stock.0, 1, limits::STOCK_MAX)?;
+        }
+        if let Some(ttl) = self.reservation_ttl {
+            check_ttl(ttl)?;
+        }
+        let kind = self.kind;
+        let has = |field: &str, is_there: bool, kinds: &[CampaignKind]| {
+            let wrong = is_there && !kinds.contains(&kind);
+            let m = || format!("given for a {}; expected null", kind.as_str());
+            if wrong { Err(FieldError::new(field, m())) } else { Ok(()) }
+        };
+        use CampaignKind::{CheckIn, Coupon, FlashSale, RedPacket};
+        has("red_packet", self.red_packet.is_some(), &[RedPacket])?;
+        has("check_in", self.check_in.is_some(), &[CheckIn])?;
+        has("price", self.price.is_some(), &[FlashSale])?;
+        has("currency", self.currency.is_some(), &[FlashSale, RedPacket])?;
+        has("reservation_ttl", self.reservation_ttl.is_some(), &[FlashSale, RedPacket, Coupon])?;
         match self.kind {
-            CampaignKind::FlashSale => self.check_price(),
-            CampaignKind::RedPacket => self.check_packet(),
+            FlashSale => self.check_price(),
+            RedPacket => self.check_packet(),
+            Coupon => Ok(()),
+            CheckIn => self.check_check_in(),
         }
     }
 
-    fn check_price(&self) -> Result<(), FieldError> {
-        if self.red_packet.is_some() {
-            return Err(FieldError::new("red_packet", "given for a flash_sale; expected null"));
+    fn check_check_in(&self) -> Result<(), FieldError> {
+        let spec = self.check_in.as_ref().ok_or_else(|| FieldError::new("check_in", "missing for a check_in"))?;
+        if self.per_user_limit != Units(1) {
+            let m = format!("{} given; a check_in is one a buyer a local day: expected 1", self.per_user_limit);
+            return Err(FieldError::new("per_user_limit", m));
         }
+        if !(1..=limits::POINTS_MAX).contains(&spec.points.0) {
+            let m = format!("{} given; expected 1 to {}", spec.points.0, limits::POINTS_MAX);
+            return Err(FieldError::new("check_in.points", m));
+        }
+        Ok(())
+    }
+
+    fn check_price(&self) -> Result<(), FieldError> {
         let Some(price) = self.price else { return Ok(()) };
         if self.currency.is_none() {
             return Err(FieldError::new("currency", "missing; a price needs its ISO 4217 code"));
@@ -263,9 +326,6 @@ impl CampaignSpec {
     }
 
     fn check_packet(&self) -> Result<(), FieldError> {
-        if self.price.is_some() {
-            return Err(FieldError::new("price", "given for a red_packet; expected null"));
-        }
         if self.currency.is_none() {
             return Err(FieldError::new("currency", "missing; a red packet needs its ISO 4217 code"));
         }
@@ -340,22 +400,40 @@ pub fn check_turnover(price: Money, stock: Units) -> Result<(), FieldError> {
     Ok(())
 }
 
-fn kind(raw: &RawSpec) -> Result<CampaignKind, FieldError> {
-    if raw.check_in.is_some() {
-        return Err(FieldError::new("check_in", "given; check-ins are not served by this version: expected null"));
-    }
-    if raw.reservation_ttl.is_some() {
-        let m = "given; reservations that expire are not served by this version: expected null";
-        return Err(FieldError::new("reservation_ttl", m));
-    }
-    match raw.kind.as_str() {
-        "flash_sale" => Ok(CampaignKind::FlashSale),
-        "red_packet" => Ok(CampaignKind::RedPacket),
-        other => {
-            let m = format!("{other:?} given; this version serves \"flash_sale\" and \"red_packet\"");
-            Err(FieldError::new("kind", m))
+fn kind(text: &str) -> Result<CampaignKind, FieldError> {
+    CampaignKind::parse(text).ok_or_else(|| {
+        let m = format!("{text:?} given; expected \"flash_sale\", \"red_packet\", \"coupon\" or \"check_in\"");
+        FieldError::new("kind", m)
+    })
+}
+
+fn stock(raw: &RawSpec) -> Result<Units, FieldError> {
+    let is_check_in = raw.kind == CampaignKind::CheckIn.as_str();
+    match raw.stock {
+        Some(stock) if is_check_in => {
+            Err(FieldError::new("stock", format!("{stock} given for a check_in, which has none; expected null")))
         }
+        None if is_check_in => Ok(Units(0)),
+        Some(stock) => Ok(Units(stock)),
+        None => Err(FieldError::new("stock", "missing; expected a whole number from 1")),
     }
+}
+
+fn check_in(raw: &RawCheckIn) -> Result<CheckInSpec, FieldError> {
+    Ok(CheckInSpec { points: Money(raw.points), zone: Zone::parse("check_in.time_zone", &raw.time_zone)? })
+}
+
+fn reservation_ttl(text: &str) -> Result<Span, FieldError> {
+    let m = || format!("{text:?} given; expected a duration such as \"30s\", \"15m\", \"24h\"");
+    Span::parse(text).ok_or_else(|| FieldError::new("reservation_ttl", m()))
+}
+
+fn check_ttl(ttl: Span) -> Result<(), FieldError> {
+    let (least, most) = (Span(limits::RESERVATION_TTL_MICROS.0), Span(limits::RESERVATION_TTL_MICROS.1));
+    if (least..=most).contains(&ttl) {
+        return Ok(());
+    }
+    Err(FieldError::new("reservation_ttl", format!("{ttl} given; expected {least} to {most}")))
 }
 
 fn packet(raw: &RawPacket) -> Result<RedPacketSpec, FieldError> {
@@ -392,68 +470,4 @@ fn whole(field: &str, value: u64, least: u64, most: u64) -> Result<(), FieldErro
         return Ok(());
     }
     Err(FieldError::new(field, format!("{value} given; expected {least} to {most}")))
-}
-
-/// A change of a running campaign; what is absent stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct CampaignPatch {
-    /// Open, pause or close.
-    pub state: Option<AdminState>,
-    /// Units to add; negative takes free units away.
-    pub add_stock: Option<i64>,
-    /// Minor units to add to a red packet, together with `add_stock`.
-    pub add_total: Option<i64>,
-    /// A new opening.
-    pub opens_at: Option<Timestamp>,
-    /// A new end.
-    pub closes_at: Option<Timestamp>,
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawPatch {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    state: Option<AdminState>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    add_stock: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    add_total: Option<i64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    opens_at: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    closes_at: Option<String>,
-}
-
-impl CampaignPatch {
-    /// Reads the contract's JSON form.
-    ///
-    /// # Errors
-    /// The field that is wrong; a patch that changes nothing is refused too.
-    pub fn parse(json: &[u8]) -> Result<Self, FieldError> {
-        let raw: RawPatch = from_json(json)?;
-        let patch = Self {
-            state: raw.state,
-            add_stock: raw.add_stock,
-            add_total: raw.add_total,
-            opens_at: raw.opens_at.as_deref().map(|t| instant("opens_at", t)).transpose()?,
-            closes_at: raw.closes_at.as_deref().map(|t| instant("closes_at", t)).transpose()?,
-        };
-        if patch == Self::default() {
-            let m = "changes nothing; expected one of state, add_stock, add_total, opens_at, closes_at";
-            return Err(FieldError::new("", m));
-        }
-        Ok(patch)
-    }
-
-    /// The contract's JSON form.
-    pub fn to_json(&self) -> serde_json::Value {
-        let raw = RawPatch {
-            state: self.state,
-            add_stock: self.add_stock,
-            add_total: self.add_total,
-            opens_at: self.opens_at.map(|t| t.to_string()),
-            closes_at: self.closes_at.map(|t| t.to_string()),
-        };
-        serde_json::to_value(raw).unwrap_or_default()
-    }
 }

@@ -31,8 +31,10 @@ pub fn from_json<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, FieldError
         // A document that ends inside a name has a path that nobody knows yet, which serde writes as a question mark.
         let known = path.trim_end_matches('?').trim_end_matches('.');
         // Of a missing, unknown or duplicate field the path ends at the object that should have it, or should not.
+        // Where serde knows the field's name by itself, the path has it already.
         let field = match named_field(&message) {
             named if known.is_empty() => named,
+            named if known == named || known.ends_with(&format!(".{named}")) => known.to_owned(),
             named if named.is_empty() => known.to_owned(),
             named => format!("{known}.{named}"),
         };

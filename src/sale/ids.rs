@@ -2,6 +2,11 @@
 
 use std::fmt;
 
+/// Why a text is not a stock keeping unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("1 to 64 visible ASCII characters")]
+pub struct SkuError;
+
 /// Why a text is not an identifier. The text itself is not repeated: the caller knows it and decides what to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("1 to 64 characters of A-Z a-z 0-9 . _ : @ | + = -, the first a letter or a digit")]
@@ -27,9 +32,22 @@ impl Text {
         if !source.iter().all(|&b| ALLOWED[b as usize]) {
             return Err(IdError);
         }
+        Ok(Self::hold(source))
+    }
+
+    fn parse_visible(text: &str) -> Result<Self, SkuError> {
+        let source = text.as_bytes();
+        if source.is_empty() || source.len() > Self::MAX || !source.iter().all(u8::is_ascii_graphic) {
+            return Err(SkuError);
+        }
+        Ok(Self::hold(source))
+    }
+
+    /// At most [`Self::MAX`] bytes.
+    fn hold(source: &[u8]) -> Self {
         let mut bytes = [0; Self::MAX];
         bytes[..source.len()].copy_from_slice(source);
-        Ok(Self { bytes, len: source.len() as u8 })
+        Self { bytes, len: source.len() as u8 }
     }
 
     fn as_str(&self) -> &str {
@@ -58,15 +76,15 @@ const ALLOWED: [bool; 256] = {
 };
 
 macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident, $(#[$rule:meta])* $parse:ident, $error:ident) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name(Text);
 
         impl $name {
-            /// Checks `text` against `[A-Za-z0-9][A-Za-z0-9._:@|+=-]{0,63}`.
-            pub fn parse(text: &str) -> Result<Self, IdError> {
-                Text::parse(text).map(Self)
+            $(#[$rule])*
+            pub fn parse(text: &str) -> Result<Self, $error> {
+                Text::$parse(text).map(Self)
             }
 
             /// The text's bytes, for where they need not be text again.
@@ -96,11 +114,21 @@ macro_rules! text_id {
 
 text_id! {
     /// A campaign's public name.
-    CampaignId
+    CampaignId,
+    /// Checks `text` against `[A-Za-z0-9][A-Za-z0-9._:@|+=-]{0,63}`.
+    parse, IdError
 }
 text_id! {
     /// A buyer, as the shop names it.
-    UserId
+    UserId,
+    /// Checks `text` against `[A-Za-z0-9][A-Za-z0-9._:@|+=-]{0,63}`.
+    parse, IdError
+}
+text_id! {
+    /// What lies in a cart: a stock keeping unit, as the shop names it.
+    Sku,
+    /// Checks that `text` is 1 to 64 visible ASCII characters.
+    parse_visible, SkuError
 }
 
 /// A campaign's place in the book: dense from 0, given at creation, never reused.

@@ -1,4 +1,4 @@
-//! Instants: microseconds since the Unix epoch, UTC, and their RFC 3339 form.
+//! Instants: microseconds since the Unix epoch, UTC, and their RFC 3339 form; and spans between them.
 
 use std::fmt;
 
@@ -61,6 +61,31 @@ fn civil(days: i64) -> (i64, u64, u64) {
     (yoe as i64 + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// A span of time in microseconds, 0 or more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Span(pub i64);
+
+impl Span {
+    /// Reads `500ms`, `30s`, `15m`, `24h`; none for anything else, or where it overflows.
+    pub fn parse(text: &str) -> Option<Self> {
+        let split = text.find(|c: char| !c.is_ascii_digit())?;
+        let number: i64 = text[..split].parse().ok()?;
+        let unit = UNITS.iter().find(|(name, _)| *name == &text[split..])?;
+        number.checked_mul(unit.1).map(Self)
+    }
+}
+
+/// The units of a span in microseconds, the largest first.
+const UNITS: [(&str, i64); 4] = [("h", 3_600_000_000), ("m", 60_000_000), ("s", 1_000_000), ("ms", 1_000)];
+
+impl fmt::Display for Span {
+    /// The largest unit of which it is a whole number; what is finer than a millisecond is cut off.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, micros) = UNITS.iter().find(|(_, micros)| self.0 % micros == 0).unwrap_or(&UNITS[3]);
+        write!(f, "{}{name}", self.0 / micros)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(std::str::from_utf8(&self.to_text()).unwrap_or_default())
@@ -78,6 +103,24 @@ mod tests {
             let ours = Timestamp(micros);
             assert_eq!(Timestamp::parse(&ours.to_string()), Ok(ours), "{ours}");
             micros += 86_401_234_567_891;
+        }
+    }
+
+    #[test]
+    fn a_span_is_read_and_written_in_its_largest_unit() {
+        for (text, micros, written) in [
+            ("0s", 0, "0h"),
+            ("500ms", 500_000, "500ms"),
+            ("90s", 90_000_000, "90s"),
+            ("60s", 60_000_000, "1m"),
+            ("24h", 86_400_000_000, "24h"),
+        ] {
+            assert_eq!(Span::parse(text), Some(Span(micros)), "{text}");
+            assert_eq!(Span(micros).to_string(), written);
+            assert_eq!(Span::parse(written), Some(Span(micros)));
+        }
+        for bad in ["", "s", "5", "-5s", "1.5s", "5d", "5 s", "5S", "99999999999999999999s", "9223372036854775807h"] {
+            assert_eq!(Span::parse(bad), None, "{bad:?}");
         }
     }
 

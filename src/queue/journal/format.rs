@@ -6,9 +6,9 @@
 use super::JournalError;
 
 /// The version that this binary writes.
-pub(super) const VERSION: u32 = 1;
-/// The oldest version that this binary reads.
-pub(super) const OLDEST: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The oldest version that this binary reads. Version 1 was never released.
+pub(super) const OLDEST: u32 = 2;
 /// Bytes of the stamp.
 pub(super) const STAMP: usize = 16;
 

@@ -193,7 +193,7 @@ fn a_newer_format_is_refused_with_both_versions_and_a_flipped_version_is_damage(
         });
         let error = open_log(&newer, &small()).err().unwrap();
         assert!(
-            matches!(&error, OpenError::Journal(JournalError::Newer { found: 9, known: 1, .. })),
+            matches!(&error, OpenError::Journal(JournalError::Newer { found: 9, known: 2, .. })),
             "{name}: {error}"
         );
         newer.edit(&name, |b| b[8] = 3);
