@@ -4,8 +4,10 @@
 //! - A [`Batch`] is one transaction: its rows, its dead letters, the totals and the cursor land together or not at all.
 //! - The cursor moves from `batch.after` to `batch.upto` and from nowhere else: a batch that was committed, but whose
 //!   reply was lost, is recognised when it is sent again ([`Written::AlreadyThere`]).
-//! - A row that is already there under the same claim id with the same content is a success; any other conflict is
-//!   that row's fault ([`StoreError::Row`]).
+//! - A row that is already there under the same claim id with the same content is a success, whatever has become of it
+//!   since; any other conflict is that row's fault ([`StoreError::Row`]).
+//! - An end that is there already is a success; another end, or the end of a claim that is neither a row nor a dead letter,
+//!   is that end's fault. Whatever the order of the rows within a batch, holds that it frees can be taken in it.
 //! - What fails for the whole table (locked, full, read-only, gone) is an outage ([`StoreError::Outage`]), never a row's
 //!   fault.
 
@@ -16,7 +18,7 @@ mod suite;
 use std::future::Future;
 
 use crate::sale::{
-    CampaignId, CampaignNo, Claim, ClaimId, ClaimStatus, Currency, Money, Seq, Timestamp, Units, UserId,
+    CampaignId, CampaignNo, Claim, ClaimId, ClaimStatus, Currency, Money, Moved, Seq, Sku, Timestamp, Units, UserId,
 };
 
 /// A claim as the database needs it: the book's number spelled out.
@@ -28,6 +30,21 @@ pub struct ClaimRow {
     pub campaign: CampaignId,
     /// The currency of its amount.
     pub currency: Option<Currency>,
+    /// Whether it is a check-in: its `hold` is the local day, and its points go into the points ledger.
+    pub is_check_in: bool,
+}
+
+/// The end of a claim, whose row may be in the same batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EndRow {
+    /// The entry that made it so.
+    pub seq: Seq,
+    /// When.
+    pub at: Timestamp,
+    /// The claim's campaign's public name.
+    pub campaign: CampaignId,
+    /// What became of which claim, and who asked.
+    pub moved: Moved,
 }
 
 /// A campaign's latest definition and state, for those who read the database.
@@ -41,7 +58,7 @@ pub struct CampaignRow {
     pub seq: Seq,
     /// When.
     pub at: Timestamp,
-    /// What was done: `created` or `changed`.
+    /// What was done: `created`, `changed` or `released`.
     pub action: &'static str,
     /// Who did it.
     pub by: String,
@@ -49,11 +66,43 @@ pub struct CampaignRow {
     pub detail: String,
 }
 
+/// A line of a cart as it is after an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CartRow {
+    /// The entry that made it so.
+    pub seq: Seq,
+    /// When.
+    pub at: Timestamp,
+    /// The buyer.
+    pub user: UserId,
+    /// The line.
+    pub sku: Sku,
+    /// Units; 0 where the line is gone.
+    pub quantity: u32,
+    /// The 40 bits of the buyer's hash by which caches are told.
+    pub address: u64,
+    /// Whether a later row of the same batch is about the same line: then this one need not be written.
+    pub superseded: bool,
+}
+
+/// A buyer's cart as the database has it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct StoredCart {
+    /// The last operation on it that is in the database; 0 where there is none.
+    pub version: Seq,
+    /// Its lines, by sku.
+    pub lines: Vec<(Sku, u32)>,
+}
+
 /// One row of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Row {
     /// Insert a claim.
     Claim(ClaimRow),
+    /// Set a claim's end.
+    End(EndRow),
+    /// Set a cart's line, unless the cart has a later operation.
+    Cart(CartRow),
     /// Record a campaign's creation or change.
     Campaign(CampaignRow),
 }
@@ -63,6 +112,8 @@ impl Row {
     pub fn seq(&self) -> Seq {
         match self {
             Self::Claim(row) => row.claim.seq,
+            Self::End(row) => row.seq,
+            Self::Cart(row) => row.seq,
             Self::Campaign(row) => row.seq,
         }
     }
@@ -92,7 +143,9 @@ pub struct DeadRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Written {
     /// The batch is committed; so many claim rows were new (the others were there already, with the same content).
-    Committed { new_claims: u64 },
+    /// `moved_dead` says whether an end did something else than move a row: its claim is in the dead letters, or had come to
+    /// that end before. Only the database's own sums tell what that did to them.
+    Committed { new_claims: u64, moved_dead: bool },
     /// An earlier attempt had committed it: the cursor already stands at `upto` or beyond.
     AlreadyThere,
 }
@@ -128,8 +181,11 @@ pub struct Position {
 pub struct StoredClaim {
     /// The row. `claim.campaign` is the book's number.
     pub row: ClaimRow,
-    /// `persisted`, or what came of it; `accepted` for a claim in the dead letters, which is its buyer's all the same.
+    /// `persisted`, or what became of it; `accepted` for a claim in the dead letters of which nothing became, and which is
+    /// its buyer's all the same.
     pub status: ClaimStatus,
+    /// The entry that brought it to its end, if it has come to one.
+    pub ended: Option<Seq>,
 }
 
 /// Sums per campaign, kept in the same transactions as the rows.
@@ -139,14 +195,60 @@ pub struct Totals {
     pub campaign: CampaignId,
     /// Its place in the book.
     pub no: CampaignNo,
-    /// Units in claim rows.
+    /// Units in claim rows that are neither paid nor given back.
     pub persisted: Units,
-    /// Money in claim rows.
+    /// Their money.
     pub persisted_money: Money,
-    /// Units in dead letters.
+    /// Units of claims that are paid.
+    pub settled: Units,
+    /// Their money.
+    pub settled_money: Money,
+    /// Units of claims that were given back or have expired, all that ever were.
+    pub returned: Units,
+    /// Their money.
+    pub returned_money: Money,
+    /// Units in dead letters that were not given back.
     pub dead: Units,
-    /// Money in dead letters.
+    /// Their money.
     pub dead_money: Money,
+}
+
+/// An entry that the tables would not take, and that nobody has dealt with yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number: from 1, in the order in which letters were written.
+    pub id: u64,
+    /// The entry's position.
+    pub seq: Seq,
+    /// What it is: `claim`, `end`, `cart` or `campaign`.
+    pub kind: String,
+    /// The claim, of a claim or its end.
+    pub claim_id: Option<ClaimId>,
+    /// The campaign's public name; none of a cart's operation.
+    pub campaign: Option<CampaignId>,
+    /// The buyer, of a claim or a cart's operation.
+    pub user: Option<UserId>,
+    /// Its units.
+    pub quantity: Option<Units>,
+    /// Its amount.
+    pub amount: Option<Money>,
+    /// When the entry was decided.
+    pub at: Timestamp,
+    /// The database's words.
+    pub reason: String,
+    /// The entry as JSON, complete.
+    pub payload: String,
+}
+
+/// What became of a dead letter that was to be written again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Requeued {
+    /// It is a row now.
+    Done,
+    /// The tables still won't take it, in the database's words; it stays where it is.
+    Refused(String),
+    /// There is no open letter of that number.
+    Unknown,
 }
 
 /// The database in use. Others join it behind this name.
@@ -181,8 +283,25 @@ pub trait Store: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<StoredClaim>, StoreError>> + Send;
     /// The sums of every campaign.
     fn totals(&self) -> impl Future<Output = Result<Vec<Totals>, StoreError>> + Send;
-    /// The claim ids in the dead letters with a seq above `after`, oldest first, at most `limit`.
+    /// The claims of open dead letters with a seq above `after`, oldest first, at most `limit`: those that hold units.
     fn dead_claims(&self, after: Seq, limit: u32) -> impl Future<Output = Result<Vec<ClaimRow>, StoreError>> + Send;
-    /// How many dead letters there are.
+    /// A buyer's cart.
+    fn cart(&self, user: &UserId) -> impl Future<Output = Result<StoredCart, StoreError>> + Send;
+    /// Buyers who have had a cart, by name, those behind `after`, at most `limit`; and, for a limit of 0, how many there are.
+    fn cart_owners(
+        &self,
+        after: Option<&UserId>,
+        limit: u32,
+    ) -> impl Future<Output = Result<(Vec<UserId>, u64), StoreError>> + Send;
+    /// The open dead letters with a number above `after`, oldest first, at most `limit`.
+    fn dead_letters(&self, after: u64, limit: u32) -> impl Future<Output = Result<Vec<DeadLetter>, StoreError>> + Send;
+    /// One open dead letter.
+    fn dead_letter(&self, id: u64) -> impl Future<Output = Result<Option<DeadLetter>, StoreError>> + Send;
+    /// Writes a dead letter's entry as its row, with what has become of it since, and moves the sums: one transaction.
+    fn requeue(&self, id: u64) -> impl Future<Output = Result<Requeued, StoreError>> + Send;
+    /// Closes a dead letter that holds no units (not a claim's: its units come back by the claim's end). Whether there was
+    /// an open one of that number.
+    fn discard(&self, id: u64, by: &str, reason: &str) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    /// How many open dead letters there are.
     fn dead_count(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }

@@ -5,12 +5,18 @@
 //!   which inherits the niceness of the thread that polls that first call: the drain's, if the drain is the first.
 //! - Every call may be dropped at any await: see `sqlite/connection.rs`.
 //! - Three trees a claim: the rows in the journal's order (appended), the claim ids, which begin with the time (nearly
-//!   appended), and the buyers (random). `migrations/sqlite` says what each is for.
+//!   appended), and the buyers (random). A check-in has two more, its points in the journal's order and by buyer and day.
+//!   `migrations/sqlite` says what each is for.
 //! - Rows go in by statements of [`limits::STORE_INSERT_ROWS`](crate::limits::STORE_INSERT_ROWS) tuples that stay prepared.
 
+mod bulk;
+mod carts;
+mod claims;
 mod connection;
 mod effect;
+mod ends;
 mod error;
+mod letters;
 mod payload;
 mod read;
 mod schema;
@@ -21,7 +27,10 @@ mod write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::{Batch, ClaimRow, DeadRow, Position, Row, Store, StoreError, StoredClaim, Totals, Written};
+use super::{
+    Batch, ClaimRow, DeadLetter, DeadRow, Position, Requeued, Row, Store, StoreError, StoredCart, StoredClaim, Totals,
+    Written,
+};
 use crate::sale::{CampaignId, ClaimId, Seq, UserId};
 use connection::{Clean, Connections, Purpose};
 
@@ -152,8 +161,32 @@ impl Store for SqliteStore {
         self.connections.read(async |sql| read::dead_claims(sql, after, limit).await).await
     }
 
+    async fn cart(&self, user: &UserId) -> Result<StoredCart, StoreError> {
+        self.connections.read(async |sql| carts::read(sql, user).await).await
+    }
+
+    async fn cart_owners(&self, after: Option<&UserId>, limit: u32) -> Result<(Vec<UserId>, u64), StoreError> {
+        self.connections.read(async |sql| carts::owners(sql, after, limit).await).await
+    }
+
+    async fn dead_letters(&self, after: u64, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
+        self.connections.read(async |sql| letters::list(sql, after, limit).await).await
+    }
+
+    async fn dead_letter(&self, id: u64) -> Result<Option<DeadLetter>, StoreError> {
+        self.connections.read(async |sql| letters::one(sql, id).await).await
+    }
+
+    async fn requeue(&self, id: u64) -> Result<Requeued, StoreError> {
+        self.connections.write(async |sql| letters::requeue(sql, id).await).await
+    }
+
+    async fn discard(&self, id: u64, by: &str, reason: &str) -> Result<bool, StoreError> {
+        self.connections.write(async |sql| letters::discard(sql, id, by, reason).await).await
+    }
+
     async fn dead_count(&self) -> Result<u64, StoreError> {
-        self.connections.read(read::dead_count).await
+        self.connections.read(letters::count).await
     }
 }
 

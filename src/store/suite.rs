@@ -1,6 +1,10 @@
 //! What every store must do, as tests that know nothing but the trait. A database joins by [`store_suite!`].
 //!
-//! Each case gets a fresh store, bound to [`JOURNAL`].
+//! Each case gets a fresh store, bound to [`JOURNAL`]. What becomes of claims after their acceptance is in [`ends`], what is
+//! done about dead letters in [`letters`].
+
+pub(super) mod ends;
+pub(super) mod letters;
 
 use super::{Batch, CampaignRow, ClaimRow, DeadRow, Row, Store, StoreError, Written};
 use crate::sale::{
@@ -27,7 +31,12 @@ pub(super) fn claim(seq: u64, user: &str) -> ClaimRow {
         accepted_at: at,
         durability: if seq.is_multiple_of(3) { Durability::Memory } else { Durability::Disk },
     };
-    ClaimRow { claim, campaign: CampaignId::parse("sale").expect("a campaign"), currency: Currency::parse("CNY") }
+    ClaimRow {
+        claim,
+        campaign: CampaignId::parse("sale").expect("a campaign"),
+        currency: Currency::parse("CNY"),
+        is_check_in: false,
+    }
 }
 
 /// The creation of the campaign "sale" with `stock` units.
@@ -61,8 +70,8 @@ pub(super) fn claims(after: u64, count: u64) -> Batch {
     batch(after, (after + 1..=after + count).map(|seq| Row::Claim(claim(seq, &format!("u{seq}")))).collect())
 }
 
-fn committed(new_claims: u64) -> Result<Written, StoreError> {
-    Ok(Written::Committed { new_claims })
+pub(super) fn committed(new_claims: u64) -> Result<Written, StoreError> {
+    Ok(Written::Committed { new_claims, moved_dead: false })
 }
 
 /// Everything that can be read, to compare before and after.
@@ -288,15 +297,16 @@ pub(super) async fn a_write_dropped_anywhere_lands_whole_or_not_at_all<S: Store>
 
 /// Runs every case against stores that `$fresh` makes: an async function to `(guard, store)`, the store bound.
 macro_rules! store_suite {
-    ($fresh:path: $($case:ident)*) => {$(
+    ($fresh:path, $place:path: $($case:ident)*) => {$(
         #[tokio::test]
         async fn $case() {
+            use $place as cases;
             let (_guard, store) = $fresh().await;
-            $crate::store::suite::$case(store).await;
+            cases::$case(store).await;
         }
     )*};
     ($fresh:path) => {
-        $crate::store::suite::store_suite! { $fresh:
+        $crate::store::suite::store_suite! { $fresh, $crate::store::suite:
             a_batch_lands_whole_and_reads_back_as_it_was
             a_batch_sent_again_is_recognised
             a_batch_from_elsewhere_is_fenced
@@ -309,6 +319,31 @@ macro_rules! store_suite {
             a_buyers_claims_come_newest_first_page_by_page
             a_scan_follows_the_journal
             a_write_dropped_anywhere_lands_whole_or_not_at_all
+        }
+        $crate::store::suite::store_suite! { $fresh, $crate::store::suite::ends:
+            an_end_moves_its_row_and_its_sums
+            claims_and_ends_come_to_the_same_however_they_are_split_into_batches
+            an_end_that_comes_again_changes_nothing
+            a_batch_with_ends_that_is_sent_again_is_recognised
+            another_end_or_one_of_no_claim_is_that_rows_fault
+            an_end_with_other_numbers_than_its_claim_is_refused
+            one_live_hold_a_buyer_in_whatever_order_the_rows_come
+            what_is_paid_counts_against_the_stock_and_what_is_given_back_does_not
+            a_check_in_gives_points_once_a_local_day
+            check_ins_have_no_stock_to_keep_within
+        }
+        $crate::store::suite::store_suite! { $fresh, $crate::store::suite::letters:
+            the_end_of_a_claim_that_dies_in_the_same_batch_goes_with_it
+            a_dead_claim_comes_to_its_end_where_it_is
+            a_dead_claim_settled_and_requeued_in_each_order_becomes_the_same_row
+            a_dead_claim_given_back_is_closed_and_cannot_be_requeued
+            a_letter_that_the_tables_still_refuse_stays
+            a_dead_end_is_requeued_once_its_claim_is_there
+            a_dead_creation_is_requeued_under_the_changes_that_came_after_it
+            a_dead_change_is_requeued_behind_later_ones
+            a_dead_check_in_is_requeued_with_its_points
+            letters_are_listed_page_by_page_and_told_whole
+            letters_of_claims_and_ends_are_not_discarded_and_the_others_are
         }
     };
 }

@@ -1,14 +1,18 @@
 //! From leased entries to the rows of one transaction. Pure: the campaigns' names are an argument.
 
+use std::collections::HashMap;
+
+use crate::plant::{self, Bug};
 use crate::queue::Lease;
+use crate::sale::campaign::{AdminState, CampaignPatch};
 use crate::sale::{
     CampaignId, CampaignKind, CampaignNo, CampaignSpec, Claim, ClaimId, Currency, Durability, Entry, Event,
-    MAX_JSON_INT, Money, Seq, Timestamp, Units, UserId,
+    MAX_JSON_INT, Money, Seq, Sku, Timestamp, Units, UserId,
 };
-use crate::store::{Batch, CampaignRow, ClaimRow, Row};
+use crate::store::{Batch, CampaignRow, CartRow, ClaimRow, EndRow, Row};
 
-/// What a row needs to know of its campaign.
-pub type Name = (CampaignId, Option<Currency>);
+/// What a row needs to know of its campaign: its name, the currency of its amounts, and whether it is a check-in.
+pub type Name = (CampaignId, Option<Currency>, bool);
 
 /// A campaign that has an entry, and no name yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -37,20 +41,58 @@ pub fn of(lease: &Lease, name: impl Fn(CampaignNo) -> Option<Name>) -> Result<Ba
         };
         rows.push(match &entry.event {
             Event::Claimed(claim) => {
-                let (campaign, currency) = named(claim.campaign)?;
-                Row::Claim(ClaimRow { claim: *claim, campaign, currency })
+                let (campaign, currency, is_check_in) = named(claim.campaign)?;
+                Row::Claim(ClaimRow { claim: *claim, campaign, currency, is_check_in })
             }
             Event::Created(c) => {
-                created.push((c.no, (c.spec.id, c.spec.currency)));
+                created.push((c.no, (c.spec.id, c.spec.currency, c.spec.check_in.is_some())));
                 Row::Campaign(campaign(entry, c.no, c.spec.id, "created", &c.asked.by, &c.spec.to_json()))
             }
             Event::Changed(c) => {
                 Row::Campaign(campaign(entry, c.no, named(c.no)?.0, "changed", &c.asked.by, &c.patch.to_json()))
             }
+            Event::Moved(moved) => {
+                let (campaign, ..) = named(moved.campaign)?;
+                Row::End(EndRow { seq: entry.seq, at: entry.at, campaign, moved: moved.clone() })
+            }
+            Event::Carted(carted) => Row::Cart(CartRow {
+                seq: entry.seq,
+                at: entry.at,
+                user: carted.user,
+                sku: carted.sku,
+                quantity: carted.quantity,
+                address: carted.address,
+                superseded: false,
+            }),
+            Event::Released(no) => {
+                let closed = CampaignPatch { state: Some(AdminState::Closed), ..CampaignPatch::default() };
+                Row::Campaign(campaign(entry, *no, named(*no)?.0, "released", RELEASED_BY, &closed.to_json()))
+            }
         });
     }
+    coalesce(&mut rows);
     Ok(Batch { after: lease.after, upto: lease.after.plus(rows.len() as u64), rows })
 }
+
+/// Of several rows about one line of a cart only the last is written: a burst of clicks costs the database one row.
+fn coalesce(rows: &mut [Row]) {
+    let mut later: HashMap<(UserId, Sku), u32> = HashMap::new();
+    for row in rows.iter_mut().rev() {
+        let Row::Cart(row) = row else { continue };
+        let clicks = later.entry((row.user, row.sku)).or_default();
+        row.superseded = *clicks > 0;
+        *clicks += 1;
+    }
+    if plant::on(Bug::DoubledCartAdd) {
+        for row in rows.iter_mut() {
+            let Row::Cart(row) = row else { continue };
+            row.quantity += later.get(&(row.user, row.sku)).map_or(0, |clicks| clicks - 1);
+        }
+    }
+}
+
+/// Who closes a campaign that is long over.
+const RELEASED_BY: &str = "forebay";
 
 fn campaign(
     entry: &Entry,
@@ -85,6 +127,8 @@ pub fn canary() -> Vec<Row> {
         currency,
         price: Some(Money(1)),
         red_packet: None,
+        check_in: None,
+        reservation_ttl: None,
     };
     let claim = Claim {
         claim_id: ClaimId([0xff; 16]),
@@ -101,7 +145,7 @@ pub fn canary() -> Vec<Row> {
     };
     let detail = spec.to_json().to_string();
     let created = CampaignRow { no, id, seq: Seq(last - 1), at, action: "created", by: NAME.to_owned(), detail };
-    vec![Row::Campaign(created), Row::Claim(ClaimRow { claim, campaign: id, currency })]
+    vec![Row::Campaign(created), Row::Claim(ClaimRow { claim, campaign: id, currency, is_check_in: false })]
 }
 
 /// Whether `row` is one of [`canary`]'s: for stores of tests, which tell rows apart by who made them.
@@ -112,7 +156,6 @@ pub fn is_canary(row: &Row) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sale::campaign::CampaignPatch;
     use crate::sale::red_packet::Seed;
     use crate::sale::{Asked, Changed, Created};
     use crate::workers::fake;
@@ -153,7 +196,7 @@ mod tests {
     fn a_campaign_that_nobody_has_published_is_waited_for() {
         let lease = Lease { after: Seq(0), entries: vec![fake::entry(1, 4)] };
         assert_eq!(of(&lease, |_| None), Err(Unnamed(CampaignNo(4))));
-        assert!(of(&lease, |no| Some((CampaignId::parse("c").unwrap(), None)).filter(|_| no.0 == 4)).is_ok());
+        assert!(of(&lease, |no| Some((CampaignId::parse("c").unwrap(), None, false)).filter(|_| no.0 == 4)).is_ok());
     }
 
     #[test]

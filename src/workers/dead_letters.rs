@@ -61,9 +61,11 @@ impl Search {
         &self.dead
     }
 
-    /// Whether more than one row was tried and none passed. That is no row's fault.
-    pub fn all_failed(&self) -> bool {
-        self.alive.is_empty() && self.dead.len() > 1
+    /// Whether more than one row was tried and none passed. That is no row's fault. `left` counts the remaining rows whose
+    /// trial says anything.
+    pub fn all_failed(&self, left: usize) -> bool {
+        assert!(left <= self.alive.len(), "more rows than remain");
+        left == 0 && self.dead.len() > 1
     }
 
     /// The convicted rows.
@@ -132,7 +134,7 @@ mod tests {
         assert_eq!(run(1, |_| false), (vec![], 1));
         let mut lone = Search::new(1);
         lone.answer(1, Err("x".into()));
-        assert!(!lone.all_failed() && lone.ask().is_none());
+        assert!(!lone.all_failed(0) && lone.ask().is_none());
     }
 
     #[test]
@@ -142,7 +144,7 @@ mod tests {
             while let Some(len) = search.ask() {
                 search.answer(len, Err("no".into()));
             }
-            assert!(search.all_failed());
+            assert!(search.all_failed(0));
         }
     }
 

@@ -4,9 +4,14 @@
 //! there. An unknown commit is sent again unchanged: the cursor tells whether it had happened, and then the rows that
 //! were dead are those of that attempt. A known failure lets go of the dead rows, because what was wrong with them may
 //! be mended by the next attempt.
+//!
+//! The ledger's sums follow from the rows, except where an end met a dead letter: then the database's own are read, after
+//! the commit and before the entries leave the buffer.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::batch::{self, Name, Unnamed};
 use super::dead_letters::Search;
@@ -15,7 +20,7 @@ use crate::cache::LocalCache;
 use crate::limits;
 use crate::plant::{self, Bug};
 use crate::queue::{Balance, Lease, Published};
-use crate::sale::{CampaignNo, Seq};
+use crate::sale::{CampaignKind, CampaignNo, ClaimId, Fate, Seq};
 use crate::store::{Batch, DeadRow, Row, Store, StoreError, Totals, Written};
 
 /// Is told what has just become rows, after the commit and before the buffer lets go of it: whoever does not find an
@@ -50,6 +55,8 @@ struct Held {
     dead: Vec<DeadRow>,
     /// Whether an attempt with exactly these dead rows may have been committed.
     unsure: bool,
+    /// When it was begun, if it is committed, and only the database's sums are still to be read.
+    committed: Option<Instant>,
 }
 
 /// The drain.
@@ -67,6 +74,10 @@ pub struct Drain<S> {
     pub(super) recovered: Seq,
     held: Option<Held>,
     fenced: Option<StoreError>,
+    /// Whether dead letters may have come or gone since somebody counted them.
+    pub(super) uncounted: bool,
+    /// Whether the database's sums have changed without a batch of this drain's.
+    pub(super) unsummed: bool,
 }
 
 impl<S: Store> Drain<S> {
@@ -80,7 +91,9 @@ impl<S: Store> Drain<S> {
         let pending = &published.pending;
         let recovered = pending.retired().plus(pending.entries());
         let shared = published.clone();
-        let names = Box::new(move |no| shared.views.load().number(no).map(|view| (view.id, view.currency)));
+        let names = Box::new(move |no| {
+            shared.views.load().number(no).map(|view| (view.id, view.currency, view.kind == CampaignKind::CheckIn))
+        });
         Self {
             store,
             published,
@@ -92,6 +105,8 @@ impl<S: Store> Drain<S> {
             recovered,
             held: None,
             fenced: None,
+            uncounted: true,
+            unsummed: false,
         }
     }
 
@@ -104,6 +119,16 @@ impl<S: Store> Drain<S> {
     /// The database.
     pub fn store(&self) -> &S {
         &self.store
+    }
+
+    /// What the sequencer publishes.
+    pub(super) fn published(&self) -> &Published {
+        &self.published
+    }
+
+    /// Whether no batch may be in the database that the ledger does not know of yet.
+    pub(super) fn is_between_batches(&self) -> bool {
+        self.held.is_none() && self.fenced.is_none()
     }
 
     /// Ties the database to `journal` and takes over what it has already. Once, before the first step; again after a
@@ -142,6 +167,9 @@ impl<S: Store> Drain<S> {
             Ok(None) => return Step::Idle,
             Err(unnamed) => return self.failed(StoreError::Outage(unnamed.to_string())),
         };
+        if let Some(begun) = held.committed {
+            return self.recount(held, begun).await;
+        }
         let begun = crate::clock::tick();
         let mut written = self.store.write(&held.batch, &held.dead).await;
         if let Err(StoreError::Row(_)) = written {
@@ -158,7 +186,10 @@ impl<S: Store> Drain<S> {
             written = self.store.write(&held.batch, &held.dead).await;
         }
         match written {
-            Ok(Written::Committed { .. }) => self.finish(held, begun),
+            Ok(Written::Committed { moved_dead: true, .. }) => self.recount(held, begun).await,
+            Ok(Written::Committed { moved_dead: false, .. }) => self.finish(held, begun),
+            // What the ends met was in the reply that was lost.
+            Ok(Written::AlreadyThere) if held.unsure && held.has_ends() => self.recount(held, begun).await,
             Ok(Written::AlreadyThere) if held.unsure => self.finish(held, begun),
             Ok(Written::AlreadyThere) => self.take_over(held).await,
             Err(StoreError::Unknown(_)) if plant::on(Bug::BlindCommitRetry) => self.finish(held, begun),
@@ -169,7 +200,7 @@ impl<S: Store> Drain<S> {
     fn lease(&self) -> Result<Option<Held>, Unnamed> {
         let Some(lease) = self.published.pending.lease(self.lease_max) else { return Ok(None) };
         let batch = batch::of(&lease, &self.names)?;
-        Ok(Some(Held { lease, batch, dead: Vec::new(), unsure: false }))
+        Ok(Some(Held { lease, batch, dead: Vec::new(), unsure: false, committed: None }))
     }
 
     /// The rows of a refused batch that are at fault.
@@ -178,14 +209,18 @@ impl<S: Store> Drain<S> {
             .await?
             .map_err(|reason| AllFailed::Store(StoreError::Outage(format!("even a trial row is refused: {reason}"))))?;
         let mut alive = rows.to_vec();
+        let mut convicted = BTreeMap::new();
         let mut search = Search::new(rows.len());
         while let Some(len) = search.ask() {
-            let outcome = self.trial(&alive[..len]).await?;
-            if let Some(gone) = search.answer(len, outcome) {
-                alive.remove(gone);
+            let outcome = self.trial(&on_their_own(&alive[..len], &convicted)).await?;
+            if let Some(gone) = search.answer(len, outcome)
+                && let Row::Claim(row) = alive.remove(gone)
+            {
+                let id = row.claim.claim_id;
+                convicted.extend(alive.iter().filter_map(end).find(|(of, _)| *of == id));
             }
         }
-        if search.all_failed() {
+        if search.all_failed(on_their_own(&alive, &convicted).len()) {
             let reason = &search.dead()[0].reason;
             let text = format!("every row of a batch of {} is refused, the first with: {reason}", rows.len());
             return Err(AllFailed::Rows(StoreError::Outage(text)));
@@ -204,7 +239,29 @@ impl<S: Store> Drain<S> {
         }
     }
 
-    fn finish(&mut self, held: Held, begun: std::time::Instant) -> Step {
+    /// The batch is there, and the ledger's sums follow from its rows.
+    fn finish(&mut self, held: Held, begun: Instant) -> Step {
+        self.refresh(&held);
+        let places: Vec<usize> = held.dead.iter().map(|d| d.index).collect();
+        self.published.pending.retire(&held.lease, &places);
+        self.wrote(&held, begun)
+    }
+
+    /// The batch is there, and only the database knows what its sums are now.
+    async fn recount(&mut self, mut held: Held, begun: Instant) -> Step {
+        held.committed = Some(begun);
+        let totals = match self.store.totals().await {
+            Ok(totals) => totals,
+            Err(error) => return self.keep(held, error),
+        };
+        self.refresh(&held);
+        self.published.pending.retire_to(held.batch.upto, &balances(&totals));
+        self.uncounted = true;
+        self.wrote(&held, begun)
+    }
+
+    /// Counts what was written, and tells of the dead rows.
+    fn wrote(&mut self, held: &Held, begun: Instant) -> Step {
         let (rows, dead) = (held.lease.entries.len(), held.dead.len());
         if let Some(first) = held.dead.first() {
             let seq = held.batch.rows[first.index].seq();
@@ -215,12 +272,10 @@ impl<S: Store> Drain<S> {
                 "the database refused rows: they are in the table dead_letters, the others went on"
             );
         }
-        self.refresh(&held);
-        let places: Vec<usize> = held.dead.iter().map(|d| d.index).collect();
-        self.published.pending.retire(&held.lease, &places);
         let metrics = &self.published.metrics;
         metrics.drain_rows.add((rows - dead) as u64);
         metrics.drain_batch.observe_time(crate::clock::tick().saturating_duration_since(begun));
+        self.uncounted |= dead > 0;
         self.succeeded();
         Step::Wrote { rows, dead }
     }
@@ -231,6 +286,7 @@ impl<S: Store> Drain<S> {
             Ok(totals) => {
                 self.refresh(&held);
                 self.published.pending.retire_to(held.batch.upto, &balances(&totals));
+                self.uncounted = true;
                 self.succeeded();
                 Step::Wrote { rows: held.lease.entries.len(), dead: 0 }
             }
@@ -252,7 +308,7 @@ impl<S: Store> Drain<S> {
     fn keep(&mut self, mut held: Held, error: StoreError) -> Step {
         match &error {
             StoreError::Unknown(_) => held.unsure = true,
-            _ if !held.unsure => held.dead.clear(),
+            _ if !held.unsure && held.committed.is_none() => held.dead.clear(),
             _ => {}
         }
         self.held = Some(held);
@@ -270,6 +326,30 @@ impl<S: Store> Drain<S> {
     }
 }
 
+impl Held {
+    fn has_ends(&self) -> bool {
+        self.batch.rows.iter().any(|row| matches!(row, Row::End(_)))
+    }
+}
+
+/// Which claim a row ends, and how.
+fn end(row: &Row) -> Option<(ClaimId, Fate)> {
+    match row {
+        Row::End(end) => Some((end.moved.claim_id, end.moved.to)),
+        Row::Claim(_) | Row::Cart(_) | Row::Campaign(_) => None,
+    }
+}
+
+/// `rows` without those that go where a convicted claim goes: its end, which `convicted` has. A trial knows of no dead
+/// letter that is still to be written, so it would convict the end with its claim.
+fn on_their_own<'r>(rows: &'r [Row], convicted: &BTreeMap<ClaimId, Fate>) -> Cow<'r, [Row]> {
+    if convicted.is_empty() {
+        return rows.into();
+    }
+    let goes_with = |row: &Row| end(row).is_some_and(|(id, to)| convicted.get(&id) == Some(&to));
+    rows.iter().filter(|row| !goes_with(row)).cloned().collect()
+}
+
 /// Why a search named no rows.
 enum AllFailed {
     /// Every row was refused, while a trial row passes.
@@ -282,8 +362,12 @@ enum AllFailed {
 pub fn balances(totals: &[Totals]) -> Vec<(CampaignNo, Balance)> {
     let balance = |t: &Totals| Balance {
         persisted: t.persisted.0,
+        settled: t.settled.0,
+        returned: t.returned.0,
         dead: t.dead.0,
         money_persisted: t.persisted_money.0,
+        money_settled: t.settled_money.0,
+        money_returned: t.returned_money.0,
         money_dead: t.dead_money.0,
         ..Balance::default()
     };

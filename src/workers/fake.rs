@@ -7,7 +7,10 @@ use super::batch::is_canary;
 use crate::queue::codec::{self, FrameContext};
 use crate::queue::{Pending, Published};
 use crate::sale::*;
-use crate::store::{Batch, ClaimRow, DeadRow, Position, Row, Store, StoreError, StoredClaim, Totals, Written};
+use crate::store::{
+    Batch, ClaimRow, DeadLetter, DeadRow, Position, Requeued, Row, Store, StoreError, StoredCart, StoredClaim, Totals,
+    Written,
+};
 
 /// A claim of one unit at 10 minor units.
 pub fn claim(seq: u64, campaign: u32) -> Claim {
@@ -31,6 +34,13 @@ pub fn entry(seq: u64, campaign: u32) -> Entry {
     Entry { seq: Seq(seq), at: Timestamp(1_000_000), event: Event::Claimed(claim(seq, campaign)) }
 }
 
+/// The end of a claim that [`claim`] made.
+pub fn moved(claim: u64, to: Fate) -> Moved {
+    let claim = self::claim(claim, 0);
+    let (claim_id, campaign, quantity, amount) = (claim.claim_id, claim.campaign, claim.quantity, claim.amount);
+    Moved { claim_id, campaign, quantity, amount, to, by: "ann".into(), reason: Box::default() }
+}
+
 /// What a sequencer would have published, with nothing in it.
 pub fn published() -> Arc<Published> {
     Arc::new(Published::new(Pending::new(Seq(0))))
@@ -38,10 +48,21 @@ pub fn published() -> Arc<Published> {
 
 /// Publishes claims of campaign 0 with the seqs `from..=to`.
 pub fn publish(published: &Published, from: u64, to: u64) {
-    let mut body = Vec::new();
-    (from..=to).for_each(|seq| codec::encode_claim(&mut body, &claim(seq, 0)));
+    publish_events(published, from, (from..=to).map(|seq| Event::Claimed(claim(seq, 0))));
+}
+
+/// Publishes events with the seqs from `from` on.
+pub fn publish_events(published: &Published, from: u64, events: impl IntoIterator<Item = Event>) {
+    let (mut body, mut count) = (Vec::new(), 0);
+    for event in events {
+        match &event {
+            Event::Claimed(claim) => codec::encode_claim(&mut body, claim),
+            other => codec::encode(&mut body, other),
+        }
+        count += 1;
+    }
     let context = FrameContext { first_seq: Seq(from), at: Timestamp(1_000_000), durability: Durability::Disk };
-    published.pending.publish(&body, (to + 1 - from) as u32, &context, &[]);
+    published.pending.publish(&body, count, &context, &[]);
 }
 
 /// What happens to one write.
@@ -62,6 +83,11 @@ pub struct Inside {
     pub cursor: Seq,
     pub claims: BTreeMap<Seq, ClaimRow>,
     pub dead: BTreeSet<Seq>,
+    /// Claims in the dead letters, and what has become of claims wherever they are.
+    pub letters: BTreeMap<ClaimId, Seq>,
+    pub ends: BTreeMap<ClaimId, Fate>,
+    /// So many questions for the sums fail with an outage.
+    pub totals_to_fail: usize,
     pub poison: BTreeSet<u64>,
     pub refuse_all: bool,
     pub refuse_canary: bool,
@@ -89,26 +115,57 @@ impl FakeStore {
 }
 
 impl Inside {
-    fn check<'a>(&self, mut rows: impl Iterator<Item = &'a Row>) -> Result<(), StoreError> {
+    fn check(&self, rows: &[Row], dead: &[usize]) -> Result<(), StoreError> {
         let refused = |row: &Row| match is_canary(row) {
             true => self.refuse_canary,
             false => self.refuse_all || self.poison.contains(&row.seq().0),
         };
-        match rows.find(|row| refused(row)) {
-            Some(row) => Err(StoreError::Row(format!("row {} breaks a rule", row.seq()))),
-            None => Ok(()),
+        let here = |id: ClaimId| rows.iter().any(|row| matches!(row, Row::Claim(row) if row.claim.claim_id == id));
+        for (_, row) in rows.iter().enumerate().filter(|(i, _)| !dead.contains(i)) {
+            if refused(row) {
+                return Err(StoreError::Row(format!("row {} breaks a rule", row.seq())));
+            }
+            if let Row::End(end) = row {
+                let id = end.moved.claim_id;
+                let known = here(id) || self.letters.contains_key(&id) || self.row_of(id).is_some();
+                if !known || self.ends.get(&id).is_some_and(|to| *to != end.moved.to) {
+                    return Err(StoreError::Row(format!("row {} ends no claim", row.seq())));
+                }
+            }
         }
+        Ok(())
     }
 
-    fn commit(&mut self, batch: &Batch, dead: &[usize]) {
+    fn row_of(&self, id: ClaimId) -> Option<&ClaimRow> {
+        self.claims.values().find(|row| row.claim.claim_id == id)
+    }
+
+    /// Whether an end met a dead letter, or was there already.
+    fn commit(&mut self, batch: &Batch, dead: &[usize]) -> bool {
+        let mut moved_dead = false;
         for (i, row) in batch.rows.iter().enumerate() {
             if dead.contains(&i) {
                 assert!(self.dead.insert(row.seq()), "a dead letter twice");
-            } else if let Row::Claim(row) = row {
-                assert!(self.claims.insert(row.claim.seq, *row).is_none(), "a claim twice");
+                if let Row::Claim(row) = row {
+                    self.letters.insert(row.claim.claim_id, row.claim.seq);
+                }
+                continue;
+            }
+            match row {
+                Row::Claim(row) => assert!(self.claims.insert(row.claim.seq, *row).is_none(), "a claim twice"),
+                Row::End(end) => {
+                    let id = end.moved.claim_id;
+                    let again = self.ends.insert(id, end.moved.to).is_some();
+                    moved_dead |= again || self.letters.contains_key(&id);
+                    if let Some(letter) = self.letters.get(&id).filter(|_| end.moved.to.returns_units()) {
+                        self.dead.remove(letter);
+                    }
+                }
+                Row::Cart(_) | Row::Campaign(_) => {}
             }
         }
         self.cursor = batch.upto;
+        moved_dead
     }
 }
 
@@ -134,12 +191,12 @@ impl Store for FakeStore {
             _ if inside.cursor != batch.after => return Err(StoreError::Fenced("a gap".into())),
             _ => {}
         }
-        inside.check(batch.rows.iter().enumerate().filter(|(i, _)| !places.contains(i)).map(|(_, row)| row))?;
-        if fault != Fault::CommitLost {
-            inside.commit(batch, &places);
-        }
+        inside.check(&batch.rows, &places)?;
+        let before = inside.claims.len();
+        let moved_dead = fault != Fault::CommitLost && inside.commit(batch, &places);
+        let new_claims = (inside.claims.len() - before) as u64;
         match fault {
-            Fault::None => Ok(Written::Committed { new_claims: (batch.rows.len() - places.len()) as u64 }),
+            Fault::None => Ok(Written::Committed { new_claims, moved_dead }),
             _ => Err(StoreError::Unknown("no reply".into())),
         }
     }
@@ -150,7 +207,7 @@ impl Store for FakeStore {
         if inside.probes_until.is_some_and(|last| inside.probes >= last) {
             return Err(StoreError::Outage("locked".into()));
         }
-        inside.check(rows.iter())
+        inside.check(rows, &[])
     }
 
     async fn claim(&self, _: ClaimId) -> Result<Option<StoredClaim>, StoreError> {
@@ -166,20 +223,58 @@ impl Store for FakeStore {
     }
 
     async fn totals(&self) -> Result<Vec<Totals>, StoreError> {
-        let inside = self.inside();
-        let (rows, dead) = (inside.claims.len() as u64, inside.dead.len() as u64);
+        let mut inside = self.inside();
+        if inside.totals_to_fail > 0 {
+            inside.totals_to_fail -= 1;
+            return Err(StoreError::Outage("locked".into()));
+        }
         let money = |n: u64| Money(n as i64 * 10);
+        let count = |to: Option<Fate>| {
+            let became = |row: &&ClaimRow| inside.ends.get(&row.claim.claim_id).copied() == to;
+            inside.claims.values().filter(became).count() as u64
+        };
+        let returned = inside.ends.values().filter(|to| to.returns_units()).count() as u64;
+        let dead = inside.letters.values().filter(|seq| inside.dead.contains(seq)).count() as u64;
+        let (persisted, settled) = (count(None), count(Some(Fate::Settled)));
         Ok(vec![Totals {
             campaign: CampaignId::parse("sale").unwrap(),
             no: CampaignNo(0),
-            persisted: Units(rows),
-            persisted_money: money(rows),
+            persisted: Units(persisted),
+            persisted_money: money(persisted),
+            settled: Units(settled),
+            settled_money: money(settled),
+            returned: Units(returned),
+            returned_money: money(returned),
             dead: Units(dead),
             dead_money: money(dead),
         }])
     }
 
     async fn dead_claims(&self, _: Seq, _: u32) -> Result<Vec<ClaimRow>, StoreError> {
+        never_asked()
+    }
+
+    async fn cart(&self, _: &UserId) -> Result<StoredCart, StoreError> {
+        never_asked()
+    }
+
+    async fn cart_owners(&self, _: Option<&UserId>, _: u32) -> Result<(Vec<UserId>, u64), StoreError> {
+        never_asked()
+    }
+
+    async fn dead_letters(&self, _: u64, _: u32) -> Result<Vec<DeadLetter>, StoreError> {
+        never_asked()
+    }
+
+    async fn dead_letter(&self, _: u64) -> Result<Option<DeadLetter>, StoreError> {
+        never_asked()
+    }
+
+    async fn requeue(&self, _: u64) -> Result<Requeued, StoreError> {
+        never_asked()
+    }
+
+    async fn discard(&self, _: u64, _: &str, _: &str) -> Result<bool, StoreError> {
         never_asked()
     }
 

@@ -14,6 +14,7 @@ pub mod dead_letters;
 pub mod drain;
 #[cfg(test)]
 mod fake;
+mod letters;
 pub mod pool;
 pub mod retry;
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::drain::{Drain, Refresh, Step};
+use super::letters;
 use crate::clock::tick;
 use crate::limits;
 use crate::queue::Published;
@@ -82,7 +83,6 @@ impl DrainHandle {
             retired,
             fenced: fenced.clone(),
             outage: None,
-            uncounted: true,
             counted: None,
         };
         let thread = std::thread::Builder::new().name("drain".to_owned()).spawn(move || {
@@ -160,8 +160,6 @@ struct Runner<S> {
     retired: watch::Sender<Seq>,
     fenced: Arc<AtomicBool>,
     outage: Option<Instant>,
-    /// Whether there may be dead letters that are not counted.
-    uncounted: bool,
     counted: Option<Instant>,
 }
 
@@ -194,6 +192,7 @@ impl<S: Store> Runner<S> {
         let mut gathered = false;
         while !self.over() && !self.fenced.load(Ordering::SeqCst) {
             self.count_dead().await;
+            letters::serve(&mut self.drain).await;
             let (waiting, stopping) = (self.published.pending.entries(), self.stopping.borrow().is_some());
             if waiting == 0 {
                 if stopping {
@@ -214,12 +213,9 @@ impl<S: Store> Runner<S> {
     /// Tells of a step whom it concerns, and waits where it says so.
     async fn take(&mut self, step: Step) {
         match step {
-            Step::Idle => self.recovered(),
-            Step::Wrote { dead, .. } => {
-                self.uncounted |= dead > 0;
-                self.recovered();
-            }
+            Step::Idle | Step::Wrote { .. } => self.recovered(),
             Step::Backoff { wait, error } => {
+                letters::turn_away(&self.published);
                 if self.outage.is_none() {
                     self.outage = Some(tick());
                     let waiting = self.published.pending.entries();
@@ -245,18 +241,18 @@ impl<S: Store> Runner<S> {
         }
     }
 
-    /// Counts the dead letters at start and, at most once a second, after new ones.
+    /// Counts the dead letters at start and, at most once a second, after some came or went.
     async fn count_dead(&mut self) {
         let pause = Duration::from_millis(limits::DEAD_COUNT_MILLIS);
         let recent = self.counted.is_some_and(|last| tick().saturating_duration_since(last) < pause);
-        if !self.uncounted || recent {
+        if !self.drain.uncounted || recent {
             return;
         }
         self.counted = Some(tick());
         // Where it fails the batches fail, too, and that is told; it is tried again in a second.
         if let Ok(count) = self.drain.store().dead_count().await {
             self.published.metrics.dead_letters.set(count);
-            self.uncounted = false;
+            self.drain.uncounted = false;
         }
     }
 

@@ -6,12 +6,15 @@ use std::sync::atomic::AtomicUsize;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::sale::{CampaignId, CampaignNo, Claim, ClaimStatus, Durability, Money, Timestamp, Units, UserHash};
-use crate::store::ClaimRow;
+use crate::sale::{CampaignId, CampaignNo, Claim, ClaimStatus, Durability, Fate, Money, Moved, Timestamp, Units};
+use crate::store::{ClaimRow, EndRow};
+
+/// The one buyer.
+const BUYER: UserHash = UserHash(77 << 88);
 
 fn claim(seq: u64) -> ClaimRow {
     let claim = Claim {
-        claim_id: ClaimId::new(Timestamp(1_000_000), UserHash(u128::from(seq) << 88), seq),
+        claim_id: ClaimId::new(Timestamp(1_000_000), BUYER, seq),
         campaign: CampaignNo(0),
         user: UserId::parse("u1").unwrap(),
         quantity: Units(1),
@@ -23,11 +26,11 @@ fn claim(seq: u64) -> ClaimRow {
         accepted_at: Timestamp(1_000_000),
         durability: Durability::Disk,
     };
-    ClaimRow { claim, campaign: CampaignId::parse("sale").unwrap(), currency: None }
+    ClaimRow { claim, campaign: CampaignId::parse("sale").unwrap(), currency: None, is_check_in: false }
 }
 
 fn stored(seq: u64) -> StoredClaim {
-    StoredClaim { row: claim(seq), status: ClaimStatus::Persisted }
+    StoredClaim { row: claim(seq), status: ClaimStatus::Persisted, ended: None }
 }
 
 /// A database.
@@ -132,14 +135,43 @@ async fn a_row_that_was_just_written_is_seen_although_its_absence_was_kept() {
     let local = cache(LONG);
     assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(None));
     let page = async || Ok(Arc::new(world.rows.lock().unwrap().clone()));
-    assert!(local.page(claim(1).claim.user, page).await.unwrap().is_empty());
+    assert!(local.page(claim(1).claim.user, BUYER, page).await.unwrap().is_empty());
     world.commit(1);
     local.on_persisted(&[Row::Claim(claim(1))]);
     assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(Some(stored(1))));
-    assert_eq!(*local.page(claim(1).claim.user, page).await.unwrap(), [stored(1)]);
+    assert_eq!(*local.page(claim(1).claim.user, BUYER, page).await.unwrap(), [stored(1)]);
     let reads = world.reads();
     assert_eq!(local.claim(id(1), async || Ok(world.find(id(1)))).await, Ok(Some(stored(1))));
     assert_eq!(world.reads(), reads, "the fresh value is kept");
+}
+
+#[tokio::test]
+async fn an_end_outdates_its_claim_and_its_buyers_page_although_it_names_no_buyer() {
+    let world = Arc::new(World::default());
+    let local = cache(LONG);
+    world.commit(1);
+    local.on_persisted(&[Row::Claim(claim(1))]);
+    let page = async || Ok(Arc::new(world.rows.lock().unwrap().clone()));
+    let status = async || {
+        let one = local.claim(id(1), async || Ok(world.find(id(1)))).await.unwrap().unwrap();
+        let page = local.page(claim(1).claim.user, BUYER, page).await.unwrap();
+        (one.status, page[0].status)
+    };
+    assert_eq!(status().await, (ClaimStatus::Persisted, ClaimStatus::Persisted));
+    world.rows.lock().unwrap()[0].status = ClaimStatus::Cancelled;
+    assert_eq!(status().await, (ClaimStatus::Persisted, ClaimStatus::Persisted), "both are kept");
+    let row = claim(1);
+    let moved = Moved {
+        claim_id: row.claim.claim_id,
+        campaign: row.claim.campaign,
+        quantity: row.claim.quantity,
+        amount: row.claim.amount,
+        to: Fate::Cancelled,
+        by: "ann".into(),
+        reason: Box::default(),
+    };
+    local.on_persisted(&[Row::End(EndRow { seq: Seq(2), at: Timestamp(2_000_000), campaign: row.campaign, moved })]);
+    assert_eq!(status().await, (ClaimStatus::Cancelled, ClaimStatus::Cancelled));
 }
 
 /// The read begins before the commit and ends after the retirement: its outdated answer enters the cache last.
@@ -198,9 +230,9 @@ async fn a_value_dies_of_age() {
 async fn memory_is_bounded_by_claims_however_many_pages_are_asked_for() {
     let local = cache(LONG);
     let page: Page = Arc::new(vec![stored(1); 100]);
-    for n in 0..2_000 {
+    for n in 0..2_000_u128 {
         let user = UserId::parse(&format!("u{n}")).unwrap();
-        assert_eq!(local.page(user, async || Ok(page.clone())).await.unwrap().len(), 100);
+        assert_eq!(local.page(user, UserHash(n << 88), async || Ok(page.clone())).await.unwrap().len(), 100);
     }
     let cache = local.pages.cache.as_ref().unwrap();
     cache.run_pending_tasks().await;

@@ -1,10 +1,13 @@
 //! A dead letter's payload: the entry as JSON, complete, so that it can be written again.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
-use super::super::{CampaignRow, ClaimRow, StoreError};
+use super::super::{CampaignRow, CartRow, ClaimRow, EndRow, StoreError};
 use crate::sale::{
-    CampaignId, CampaignNo, Claim, ClaimId, Currency, Durability, KeyHash, Money, Seq, Timestamp, Units, UserId,
+    CampaignId, CampaignNo, Claim, ClaimId, Currency, Durability, Fate, KeyHash, Money, Moved, Seq, Sku, Timestamp,
+    Units, UserId,
 };
 
 #[derive(Serialize, Deserialize)]
@@ -17,6 +20,9 @@ struct ClaimPayload<'a> {
     amount: Option<i64>,
     currency: Option<&'a str>,
     hold: u32,
+    /// Letters of the first version have none: there were no check-ins.
+    #[serde(default)]
+    is_check_in: bool,
     receipt_key: u16,
     /// 32 hexadecimal digits.
     idempotency_key: Option<String>,
@@ -36,6 +42,7 @@ pub(super) fn of_claim(row: &ClaimRow) -> String {
         amount: claim.amount.map(|m| m.0),
         currency: row.currency.as_ref().map(Currency::as_str),
         hold: claim.hold,
+        is_check_in: row.is_check_in,
         receipt_key: claim.receipt_key,
         idempotency_key: claim.key.map(|k| format!("{:032x}", k.0)),
         seq: claim.seq.0,
@@ -45,18 +52,9 @@ pub(super) fn of_claim(row: &ClaimRow) -> String {
     serde_json::to_string(&payload).unwrap_or_default()
 }
 
-pub(super) fn of_campaign(row: &CampaignRow) -> String {
-    serde_json::json!({
-        "campaign": row.id.as_str(), "campaign_no": row.no.0, "seq": row.seq.0, "at": row.at.to_string(),
-        "action": row.action, "by": row.by, "detail": row.detail,
-    })
-    .to_string()
-}
-
 /// Reads [`of_claim`] back.
 pub(super) fn to_claim(json: &str) -> Result<ClaimRow, StoreError> {
-    let unreadable = || StoreError::Outage(format!("a dead letter can't be read: {json}"));
-    let payload: ClaimPayload<'_> = serde_json::from_str(json).map_err(|_| unreadable())?;
+    let payload: ClaimPayload<'_> = serde_json::from_str(json).map_err(|_| unreadable(json))?;
     let read = || {
         let key = match &payload.idempotency_key {
             None => None,
@@ -79,12 +77,160 @@ pub(super) fn to_claim(json: &str) -> Result<ClaimRow, StoreError> {
             None => None,
             Some(code) => Some(Currency::parse(code)?),
         };
-        Some(ClaimRow { claim, campaign: CampaignId::parse(payload.campaign).ok()?, currency })
+        let campaign = CampaignId::parse(payload.campaign).ok()?;
+        Some(ClaimRow { claim, campaign, currency, is_check_in: payload.is_check_in })
     };
-    read().ok_or_else(unreadable)
+    read().ok_or_else(|| unreadable(json))
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndPayload<'a> {
+    claim_id: String,
+    campaign: &'a str,
+    campaign_no: u32,
+    /// `settled`, `cancelled` or `expired`.
+    to: &'a str,
+    quantity: u64,
+    amount: Option<i64>,
+    seq: u64,
+    at: String,
+    // Free text may need escapes, and then it can't be borrowed.
+    by: Cow<'a, str>,
+    reason: Cow<'a, str>,
+}
+
+pub(super) fn of_end(row: &EndRow) -> String {
+    let moved = &row.moved;
+    let payload = EndPayload {
+        claim_id: moved.claim_id.to_string(),
+        campaign: row.campaign.as_str(),
+        campaign_no: moved.campaign.0,
+        to: moved.to.status().as_str(),
+        quantity: moved.quantity.0,
+        amount: moved.amount.map(|m| m.0),
+        seq: row.seq.0,
+        at: row.at.to_string(),
+        by: (&*moved.by).into(),
+        reason: (&*moved.reason).into(),
+    };
+    serde_json::to_string(&payload).unwrap_or_default()
+}
+
+/// Reads [`of_end`] back.
+pub(super) fn to_end(json: &str) -> Result<EndRow, StoreError> {
+    let payload: EndPayload<'_> = serde_json::from_str(json).map_err(|_| unreadable(json))?;
+    let read = || {
+        let moved = Moved {
+            claim_id: ClaimId::parse(&payload.claim_id)?,
+            campaign: CampaignNo(payload.campaign_no),
+            quantity: Units(payload.quantity),
+            amount: payload.amount.map(Money),
+            to: fate(payload.to)?,
+            by: (&*payload.by).into(),
+            reason: (&*payload.reason).into(),
+        };
+        let campaign = CampaignId::parse(payload.campaign).ok()?;
+        Some(EndRow { seq: Seq(payload.seq), at: Timestamp::parse(&payload.at).ok()?, campaign, moved })
+    };
+    read().ok_or_else(|| unreadable(json))
+}
+
+#[derive(Serialize, Deserialize)]
+struct CartPayload<'a> {
+    user: &'a str,
+    // It may hold a quote, and then it can't be borrowed.
+    sku: Cow<'a, str>,
+    quantity: u32,
+    address: u64,
+    seq: u64,
+    at: String,
+}
+
+pub(super) fn of_cart(row: &CartRow) -> String {
+    let payload = CartPayload {
+        user: row.user.as_str(),
+        sku: row.sku.as_str().into(),
+        quantity: row.quantity,
+        address: row.address,
+        seq: row.seq.0,
+        at: row.at.to_string(),
+    };
+    serde_json::to_string(&payload).unwrap_or_default()
+}
+
+/// Reads [`of_cart`] back.
+pub(super) fn to_cart(json: &str) -> Result<CartRow, StoreError> {
+    let payload: CartPayload<'_> = serde_json::from_str(json).map_err(|_| unreadable(json))?;
+    let read = || {
+        Some(CartRow {
+            seq: Seq(payload.seq),
+            at: Timestamp::parse(&payload.at).ok()?,
+            user: UserId::parse(payload.user).ok()?,
+            sku: Sku::parse(&payload.sku).ok()?,
+            quantity: payload.quantity,
+            address: payload.address,
+            superseded: false,
+        })
+    };
+    read().ok_or_else(|| unreadable(json))
+}
+
+#[derive(Serialize, Deserialize)]
+struct CampaignPayload<'a> {
+    campaign: &'a str,
+    campaign_no: u32,
+    seq: u64,
+    at: String,
+    action: &'a str,
+    by: Cow<'a, str>,
+    detail: Cow<'a, str>,
+}
+
+pub(super) fn of_campaign(row: &CampaignRow) -> String {
+    let payload = CampaignPayload {
+        campaign: row.id.as_str(),
+        campaign_no: row.no.0,
+        seq: row.seq.0,
+        at: row.at.to_string(),
+        action: row.action,
+        by: row.by.as_str().into(),
+        detail: row.detail.as_str().into(),
+    };
+    serde_json::to_string(&payload).unwrap_or_default()
+}
+
+/// Reads [`of_campaign`] back.
+pub(super) fn to_campaign(json: &str) -> Result<CampaignRow, StoreError> {
+    let payload: CampaignPayload<'_> = serde_json::from_str(json).map_err(|_| unreadable(json))?;
+    let read = || {
+        Some(CampaignRow {
+            no: CampaignNo(payload.campaign_no),
+            id: CampaignId::parse(payload.campaign).ok()?,
+            seq: Seq(payload.seq),
+            at: Timestamp::parse(&payload.at).ok()?,
+            action: action(payload.action)?,
+            by: payload.by.to_string(),
+            detail: payload.detail.to_string(),
+        })
+    };
+    read().ok_or_else(|| unreadable(json))
+}
+
+fn unreadable(json: &str) -> StoreError {
+    StoreError::Outage(format!("a dead letter can't be read: {json}"))
 }
 
 /// Reads the contract's word.
 pub(super) fn durability(word: &str) -> Option<Durability> {
     [Durability::Disk, Durability::Memory].into_iter().find(|d| d.as_str() == word)
+}
+
+/// Reads the status of a claim that came to its end.
+pub(super) fn fate(word: &str) -> Option<Fate> {
+    [Fate::Settled, Fate::Cancelled, Fate::Expired].into_iter().find(|f| f.status().as_str() == word)
+}
+
+/// Reads what was done to a campaign.
+pub(super) fn action(word: &str) -> Option<&'static str> {
+    ["created", "changed", "released"].into_iter().find(|a| *a == word)
 }

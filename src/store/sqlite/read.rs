@@ -15,20 +15,22 @@ macro_rules! select {
     ($rest:literal) => {
         concat!(
             "SELECT seq, claim_id, campaign, campaign_no, user_id, quantity, amount, currency, status, accepted_at, hold, \
-             receipt_key, durability, idempotency_key, NULL AS payload FROM claims ",
+             receipt_key, durability, idempotency_key, NULL AS payload, \
+             EXISTS (SELECT 1 FROM points_ledger WHERE points_ledger.seq = claims.seq), ended_seq FROM claims ",
             $rest
         )
     };
 }
 
-/// The same of dead claims: [`stored`] reads their payload only. A claim that has become a row since, by hand, is not
-/// given twice. In one statement with the rows, so that both are of one snapshot and nothing can move in between.
+/// The same of dead claims: [`stored`] reads their status and payload only. A claim that has become a row since, requeued or
+/// by hand, is not given twice. In one statement with the rows, so that both are of one snapshot and nothing can move in
+/// between.
 macro_rules! or_dead {
     ($rest:literal) => {
         concat!(
-            " UNION ALL SELECT seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, payload \
-             FROM dead_letters WHERE kind = 'claim' \
-             AND NOT EXISTS (SELECT 1 FROM claims WHERE claims.claim_id = dead_letters.claim_id) ",
+            " UNION ALL SELECT seq, NULL, NULL, NULL, NULL, NULL, NULL, NULL, status, NULL, NULL, NULL, NULL, NULL, \
+             payload, NULL, ended_seq FROM dead_letters WHERE kind = 'claim' AND resolution IS NOT 'requeued' AND NOT \
+             EXISTS (SELECT 1 FROM claims WHERE claims.claim_id = dead_letters.claim_id) ",
             $rest
         )
     };
@@ -51,7 +53,8 @@ pub(super) async fn claims_of(
     let text = concat!(
         select!("WHERE seq IN (SELECT seq FROM claims WHERE user_id = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3)"),
         or_dead!(
-            "AND seq IN (SELECT seq FROM dead_letters WHERE user_id = ?1 AND seq < ?2 ORDER BY seq DESC LIMIT ?3)"
+            "AND seq IN (SELECT seq FROM dead_letters WHERE user_id = ?1 AND kind = 'claim' AND seq < ?2 \
+             ORDER BY seq DESC LIMIT ?3)"
         ),
         " ORDER BY seq DESC LIMIT ?3"
     );
@@ -78,7 +81,8 @@ pub(super) async fn scan(
 }
 
 pub(super) async fn totals(sql: &mut SqliteConnection) -> Result<Vec<Totals>, StoreError> {
-    let text = "SELECT no, id, persisted_units, persisted_money, dead_units, dead_money FROM campaigns ORDER BY no";
+    let text = "SELECT no, id, persisted_units, persisted_money, settled_units, settled_money, returned_units, \
+                returned_money, dead_units, dead_money FROM campaigns ORDER BY no";
     let rows = sqlx::query(text).fetch_all(sql).await.map_err(before)?;
     let read = |row: &SqliteRow| {
         Some(Totals {
@@ -86,8 +90,12 @@ pub(super) async fn totals(sql: &mut SqliteConnection) -> Result<Vec<Totals>, St
             campaign: CampaignId::parse(row.try_get(1).ok()?).ok()?,
             persisted: Units(number(row, 2)?),
             persisted_money: Money(number(row, 3)?),
-            dead: Units(number(row, 4)?),
-            dead_money: Money(number(row, 5)?),
+            settled: Units(number(row, 4)?),
+            settled_money: Money(number(row, 5)?),
+            returned: Units(number(row, 6)?),
+            returned_money: Money(number(row, 7)?),
+            dead: Units(number(row, 8)?),
+            dead_money: Money(number(row, 9)?),
         })
     };
     rows.iter().map(|row| read(row).ok_or_else(|| unreadable("campaigns", row))).collect()
@@ -98,15 +106,11 @@ pub(super) async fn dead_claims(
     after: Seq,
     limit: u32,
 ) -> Result<Vec<ClaimRow>, StoreError> {
-    let text = "SELECT payload FROM dead_letters WHERE seq > ? AND kind = 'claim' ORDER BY seq LIMIT ?";
+    let text = "SELECT payload FROM dead_letters WHERE seq > ? AND kind = 'claim' AND resolution IS NULL \
+                ORDER BY seq LIMIT ?";
     let after = i64::try_from(after.0).unwrap_or(i64::MAX);
     let rows: Vec<String> = sqlx::query_scalar(text).bind(after).bind(limit).fetch_all(sql).await.map_err(before)?;
     rows.iter().map(|json| payload::to_claim(json)).collect()
-}
-
-pub(super) async fn dead_count(sql: &mut SqliteConnection) -> Result<u64, StoreError> {
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM dead_letters").fetch_one(sql).await.map_err(before)?;
-    Ok(count.unsigned_abs())
 }
 
 pub(super) async fn position(sql: &mut SqliteConnection) -> Result<Option<Position>, StoreError> {
@@ -121,9 +125,11 @@ pub(super) async fn position(sql: &mut SqliteConnection) -> Result<Option<Positi
 
 fn stored(row: &SqliteRow) -> Result<StoredClaim, StoreError> {
     let text = |i| row.try_get::<Option<&str>, _>(i).ok().flatten();
+    let ended = row.try_get::<Option<i64>, _>(16).ok().flatten().and_then(|seq| u64::try_from(seq).ok()).map(Seq);
     if let Some(json) = text(14) {
-        // Acknowledged and held, and not a row yet: all that its buyer was ever told.
-        return Ok(StoredClaim { row: payload::to_claim(json)?, status: ClaimStatus::Accepted });
+        // Acknowledged, and not a row yet: all that its buyer was ever told.
+        let status = text(8).and_then(ClaimStatus::parse).ok_or_else(|| unreadable("dead_letters", row))?;
+        return Ok(StoredClaim { row: payload::to_claim(json)?, status, ended });
     }
     let read = || {
         let claim = Claim {
@@ -146,18 +152,19 @@ fn stored(row: &SqliteRow) -> Result<StoredClaim, StoreError> {
             None => None,
             Some(code) => Some(Currency::parse(code)?),
         };
-        let row = ClaimRow { claim, campaign: CampaignId::parse(text(2)?).ok()?, currency };
-        Some(StoredClaim { row, status: ClaimStatus::parse(text(8)?)? })
+        let is_check_in = row.try_get(15).ok()?;
+        let claim_row = ClaimRow { claim, campaign: CampaignId::parse(text(2)?).ok()?, currency, is_check_in };
+        Some(StoredClaim { row: claim_row, status: ClaimStatus::parse(text(8)?)?, ended })
     };
     read().ok_or_else(|| unreadable("claims", row))
 }
 
-fn number<T: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Option<T> {
+pub(super) fn number<T: TryFrom<i64>>(row: &SqliteRow, index: usize) -> Option<T> {
     row.try_get::<i64, _>(index).ok().and_then(|n| n.try_into().ok())
 }
 
 /// Someone put a row there that this binary did not write.
-fn unreadable(table: &str, row: &SqliteRow) -> StoreError {
+pub(super) fn unreadable(table: &str, row: &SqliteRow) -> StoreError {
     let key: i64 = row.try_get(0).unwrap_or_default();
     StoreError::Outage(format!("row {key} of {table} holds what no forebay writes; it was changed by hand"))
 }

@@ -12,7 +12,11 @@ use super::error::{Moment, before, from_sqlx};
 pub(super) const APPLICATION_ID: i64 = 0x4642_6179;
 
 /// The migrations, oldest first. One that has been released is never changed.
-const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/sqlite/0001_claims.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/sqlite/0001_claims.sql"),
+    include_str!("../../../migrations/sqlite/0002_ends.sql"),
+    include_str!("../../../migrations/sqlite/0003_carts.sql"),
+];
 
 /// SQLite before this could corrupt a database whose write-ahead log is reset while another connection writes
 /// (<https://sqlite.org/wal.html>, "The WAL-reset bug").

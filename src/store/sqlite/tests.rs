@@ -1,5 +1,7 @@
 //! What only a file can do wrong: locked, read-only, full, damaged, deleted, replaced, another's, too new.
 
+mod ends;
+
 use std::path::Path;
 
 use sqlx::sqlite::SqliteConnectOptions;
@@ -7,7 +9,7 @@ use sqlx::{Connection, SqliteConnection};
 
 use super::{Mode, SqliteStore};
 use crate::sale::{Seq, Units, UserId};
-use crate::store::suite::{self, JOURNAL, batch, changed, claim, claims, created, everything};
+use crate::store::suite::{self, JOURNAL, batch, changed, claim, claims, committed, created, everything};
 use crate::store::{Row, Store, StoreError, Written};
 
 fn store_in(dir: &Path, mode: Mode) -> SqliteStore {
@@ -17,7 +19,7 @@ fn store_in(dir: &Path, mode: Mode) -> SqliteStore {
 async fn fresh() -> (tempfile::TempDir, SqliteStore) {
     let dir = tempfile::tempdir().expect("a folder");
     let store = store_in(dir.path(), Mode::ReadWrite);
-    assert_eq!(store.migrate().await, Ok(1));
+    assert_eq!(store.migrate().await, Ok(super::schema::MIGRATIONS.len() as u32));
     assert_eq!(store.migrate().await, Ok(0));
     assert_eq!(store.bind(JOURNAL).await.map(|p| p.cursor), Ok(Seq(0)));
     (dir, store)
@@ -43,7 +45,7 @@ fn fenced<T: std::fmt::Debug>(result: Result<T, StoreError>, word: &str) {
     assert!(matches!(&result, Err(StoreError::Fenced(text)) if text.contains(word)), "{word}: {result:?}");
 }
 
-const FIVE: Result<Written, StoreError> = Ok(Written::Committed { new_claims: 5 });
+const FIVE: Result<Written, StoreError> = Ok(Written::Committed { new_claims: 5, moved_dead: false });
 
 #[tokio::test]
 async fn a_locked_database_is_an_outage_and_reads_go_on() {
@@ -82,7 +84,7 @@ async fn a_full_database_is_an_outage_until_there_is_room() {
     limit(1).await.unwrap();
     outage(store.write(&claims(0, 3_000), &[]).await, "full");
     assert_eq!(store.scan(None, Seq(0), 10).await, Ok(vec![]));
-    assert_eq!(store.write(&claims(0, 3_000), &[]).await, Ok(Written::Committed { new_claims: 3_000 }));
+    assert_eq!(store.write(&claims(0, 3_000), &[]).await, committed(3_000));
 }
 
 #[test]
@@ -189,12 +191,9 @@ async fn a_reader_beside_the_writer_sees_and_changes_nothing_but_reads() {
 #[tokio::test]
 async fn a_claim_given_back_lets_its_buyer_claim_again() {
     let (_dir, store) = fresh().await;
-    assert_eq!(
-        store.write(&batch(0, vec![created(1, 5), Row::Claim(claim(2, "u"))]), &[]).await,
-        Ok(Written::Committed { new_claims: 1 })
-    );
+    assert_eq!(store.write(&batch(0, vec![created(1, 5), Row::Claim(claim(2, "u"))]), &[]).await, committed(1));
     run(&mut shell(&store).await, "UPDATE claims SET status = 'cancelled', hold = NULL").await;
-    let again = Ok(Written::Committed { new_claims: 1 });
+    let again = committed(1);
     assert_eq!(store.write(&batch(2, vec![Row::Claim(claim(3, "u"))]), &[]).await, again);
     // What moved on in the database does not make the first claim another one.
     assert_eq!(store.probe(&[Row::Claim(claim(2, "u"))]).await, Ok(()));
@@ -204,10 +203,10 @@ async fn a_claim_given_back_lets_its_buyer_claim_again() {
 #[tokio::test]
 async fn rows_that_are_there_already_are_not_counted_twice() {
     let (_dir, store) = fresh().await;
-    assert_eq!(store.write(&claims(0, 600), &[]).await, Ok(Written::Committed { new_claims: 600 }));
+    assert_eq!(store.write(&claims(0, 600), &[]).await, committed(600));
     run(&mut shell(&store).await, "UPDATE forebay_meta SET cursor = 0").await;
     let more = claims(0, 700);
-    assert_eq!(store.write(&more, &[]).await, Ok(Written::Committed { new_claims: 100 }));
+    assert_eq!(store.write(&more, &[]).await, committed(100));
     assert_eq!(store.totals().await.map(|t| t[0].persisted), Ok(Units(700)));
     run(&mut shell(&store).await, "UPDATE forebay_meta SET cursor = 0; UPDATE claims SET amount = 1 WHERE seq = 5")
         .await;

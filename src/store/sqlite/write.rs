@@ -5,41 +5,22 @@
 //! own guards against oversell see what is true between batches, whatever the order within one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, LazyLock};
 
-use sqlx::sqlite::SqliteArguments;
-use sqlx::{Row as _, Sqlite, SqliteConnection, query::Query};
+use sqlx::{Row as _, SqliteConnection};
 
-use super::super::{Batch, CampaignRow, ClaimRow, DeadRow, Row, StoreError, Written};
+use super::super::{Batch, CampaignRow, CartRow, ClaimRow, DeadRow, EndRow, Row, StoreError, Written};
 use super::connection::Clean;
-use super::effect;
+use super::effect::{Effects, Place};
+use super::ends::{self, Folded, Took};
 use super::error::{Moment, before, from_sqlx};
-use crate::limits;
-use crate::sale::{CampaignId, Currency, Durability};
-
-const COLUMNS: &str = "INSERT OR ROLLBACK INTO claims (seq, claim_id, campaign, campaign_no, user_id, quantity, amount, currency, \
-    status, accepted_at, hold, receipt_key, durability, idempotency_key) VALUES ";
-const TUPLE: &str = "(?,?,?,?,?,?,?,?,'persisted',?,?,?,?,?)";
-
-// `OR ROLLBACK`: a failure ends the whole transaction, as we would do anyway. Otherwise SQLite keeps a copy of every
-// page that a statement of many rows changes, so as to take that one statement back.
-/// The bulk statements, largest first: few texts, so that each stays prepared, whatever the batches' sizes.
-static INSERTS: LazyLock<Vec<(usize, String)>> = LazyLock::new(|| {
-    let sizes = std::iter::successors(Some(limits::STORE_INSERT_ROWS), |n| (*n > 1).then_some(n / 4));
-    sizes.map(|n| (n, format!("{COLUMNS}{} ON CONFLICT (claim_id) DO NOTHING", vec![TUPLE; n].join(",")))).collect()
-});
-
-/// SQLite's own bound on parameters in a statement.
-const PARAMETERS_MAX: usize = 32_766;
-const PARAMETERS_PER_CLAIM: usize = 13;
-const _: () = assert!(limits::STORE_INSERT_ROWS * PARAMETERS_PER_CLAIM <= PARAMETERS_MAX);
-const _: () =
-    assert!(limits::STORE_INSERT_ROWS.is_power_of_two() && limits::STORE_INSERT_ROWS.ilog2().is_multiple_of(2));
+use super::{carts, claims, letters};
 
 /// A batch, sorted by what is to be done with it.
 #[derive(Default)]
 pub(super) struct Work<'a> {
     pub(super) claims: Vec<&'a ClaimRow>,
+    pub(super) ends: Vec<&'a EndRow>,
+    pub(super) carts: Vec<&'a CartRow>,
     pub(super) log: Vec<&'a CampaignRow>,
     pub(super) dead: Vec<(&'a Row, &'a str)>,
     /// Each claim is looked up before it is inserted: some are there already.
@@ -55,6 +36,8 @@ impl<'a> Work<'a> {
             match (reasons.get(&index), row) {
                 (Some(&reason), _) => work.dead.push((row, reason)),
                 (None, Row::Claim(claim)) => work.claims.push(claim),
+                (None, Row::End(end)) => work.ends.push(end),
+                (None, Row::Cart(cart)) => work.carts.push(cart),
                 (None, Row::Campaign(campaign)) => work.log.push(campaign),
             }
         }
@@ -80,12 +63,12 @@ pub(super) async fn batch(
             Err(error) => Err(error),
         };
         match applied {
-            Ok(Applied::All(new_claims)) => {
+            Ok(Applied::All(written)) => {
                 crate::plant::crash_point("store.before_commit");
                 return match commit(sql).await {
                     Ok(()) => {
                         crate::plant::crash_point("store.after_commit");
-                        (Ok(Written::Committed { new_claims }), Clean::Yes)
+                        (Ok(written), Clean::Yes)
                     }
                     Err(error) => (Err(error), Clean::No),
                 };
@@ -124,7 +107,10 @@ pub(super) async fn commit(sql: &mut SqliteConnection) -> Result<(), StoreError>
     sqlx::query("COMMIT").execute(sql).await.map(|_| ()).map_err(|e| from_sqlx(&e, Moment::Commit))
 }
 
-async fn rolled_back<T>(sql: &mut SqliteConnection, result: Result<T, StoreError>) -> (Result<T, StoreError>, Clean) {
+pub(super) async fn rolled_back<T>(
+    sql: &mut SqliteConnection,
+    result: Result<T, StoreError>,
+) -> (Result<T, StoreError>, Clean) {
     /// SQLITE_ERROR: no transaction is active. A failed `INSERT OR ROLLBACK` has ended it.
     const NONE_ACTIVE: &str = "1";
     let ended = match sqlx::query("ROLLBACK").execute(sql).await {
@@ -169,8 +155,8 @@ async fn move_cursor(sql: &mut SqliteConnection, journal: &str, batch: &Batch) -
 
 /// How far [`apply`] came.
 enum Applied {
-    /// Everything is in; so many claims were new.
-    All(u64),
+    /// Everything is in.
+    All(Written),
     /// Some claims were there already, which is seen only afterwards. Roll back and apply
     /// it again, looking first. (A savepoint would spare the second BEGIN, at the price of a copy of every changed page.)
     Again,
@@ -179,158 +165,66 @@ enum Applied {
 /// Inserts the rows and moves the sums.
 async fn apply(sql: &mut SqliteConnection, work: &mut Work<'_>) -> Result<Applied, StoreError> {
     if work.looked_up {
-        work.claims = without_known(sql, std::mem::take(&mut work.claims)).await?;
+        work.claims = claims::without_known(sql, std::mem::take(&mut work.claims)).await?;
     }
-    if insert(sql, &work.claims).await? != work.claims.len() as u64 {
+    let folded = Folded::of(work)?;
+    let mut effects = Effects::default();
+    // Before the inserts: a hold must be free before it is taken again.
+    let mut ends_of_rows = folded.ended.len();
+    for end in &folded.older {
+        match ends::apply(sql, end).await? {
+            Took::Row => {
+                ends_of_rows += 1;
+                effects.end(end, Place::Persisted);
+            }
+            Took::Letter => effects.end(end, Place::Dead),
+            Took::Nothing => {}
+        }
+    }
+    // First those that ended: one that is there already, and held, is ended by the second attempt, and only then is its hold
+    // free for another.
+    let mut new = claims::insert_ended(sql, &folded.ended).await?;
+    if new == folded.ended.len() as u64 {
+        new += claims::insert(sql, &folded.held).await?;
+    }
+    if new != work.claims.len() as u64 {
         if work.looked_up {
             return Err(StoreError::Row("one claim id names two rows of the batch".to_owned()));
         }
         work.looked_up = true;
         return Ok(Applied::Again);
     }
-    for (row, reason) in &work.dead {
-        insert_dead(sql, row, reason).await?;
+    claims::insert_points(sql, &work.claims).await?;
+    carts::write(sql, &work.carts).await?;
+    write_rest(sql, work, &folded, &mut effects).await?;
+    let moved_dead = ends_of_rows != work.ends.len();
+    Ok(Applied::All(Written::Committed { new_claims: new, moved_dead }))
+}
+
+/// Dead letters, the campaigns' log, and the sums.
+async fn write_rest<'a>(
+    sql: &mut SqliteConnection,
+    work: &Work<'a>,
+    folded: &Folded<'a>,
+    effects: &mut Effects<'a>,
+) -> Result<(), StoreError> {
+    folded.held.iter().for_each(|row| effects.claim(row, Place::Persisted));
+    folded.ended.iter().for_each(|(row, end)| effects.claim(row, Place::of(end.moved.to)));
+    for &(row, reason, end) in &folded.dead {
+        letters::insert(sql, row, reason, end).await?;
+        if let Row::Claim(row) = row {
+            let returned = end.is_some_and(|end| end.moved.to.returns_units());
+            effects.claim(row, if returned { Place::Returned } else { Place::Dead });
+        }
     }
     for row in &work.log {
         insert_log(sql, row).await?;
+        effects.log(row)?;
     }
-    for effect in effect::of(work)? {
-        effect.apply(sql).await?;
-    }
-    Ok(Applied::All(work.claims.len() as u64))
+    effects.apply(sql).await
 }
 
-async fn insert(sql: &mut SqliteConnection, mut claims: &[&ClaimRow]) -> Result<u64, StoreError> {
-    let mut shared = Shared::default();
-    let mut inserted = 0;
-    for (rows, text) in INSERTS.iter() {
-        while let Some((chunk, rest)) = claims.split_at_checked(*rows) {
-            let mut query = sqlx::query(text.as_str());
-            for row in chunk {
-                query = bind(query, row, &mut shared);
-            }
-            inserted += query.execute(&mut *sql).await.map_err(before)?.rows_affected();
-            claims = rest;
-        }
-    }
-    Ok(inserted)
-}
-
-/// Texts that neighbouring rows have in common: bound by reference count instead of one copy a row.
-#[derive(Default)]
-struct Shared {
-    campaign: Option<(CampaignId, Arc<str>)>,
-    currency: Option<(Currency, Arc<str>)>,
-}
-
-fn shared<K: Copy + PartialEq>(last: &mut Option<(K, Arc<str>)>, key: K, text: &str) -> Arc<str> {
-    match last {
-        Some((known, text)) if *known == key => Arc::clone(text),
-        _ => {
-            let text: Arc<str> = text.into();
-            *last = Some((key, Arc::clone(&text)));
-            text
-        }
-    }
-}
-
-type Bound<'q> = Query<'q, Sqlite, SqliteArguments>;
-
-fn bind<'q>(query: Bound<'q>, row: &ClaimRow, texts: &mut Shared) -> Bound<'q> {
-    let claim = &row.claim;
-    query
-        .bind(claim.seq.0 as i64)
-        .bind(claim.claim_id.to_string())
-        .bind(shared(&mut texts.campaign, row.campaign, row.campaign.as_str()))
-        .bind(i64::from(claim.campaign.0))
-        .bind(claim.user.as_str().to_owned())
-        .bind(claim.quantity.0 as i64)
-        .bind(claim.amount.map(|m| m.0))
-        .bind(row.currency.map(|c| shared(&mut texts.currency, c, c.as_str())))
-        .bind(claim.accepted_at.to_string())
-        .bind(i64::from(claim.hold))
-        .bind(i64::from(claim.receipt_key))
-        .bind(durability(claim.durability))
-        .bind(claim.key.map(|k| k.0.to_be_bytes().to_vec()))
-}
-
-fn durability(durability: Durability) -> Arc<str> {
-    static WORDS: LazyLock<[Arc<str>; 2]> =
-        LazyLock::new(|| [Durability::Disk, Durability::Memory].map(|d| d.as_str().into()));
-    Arc::clone(&WORDS[usize::from(durability == Durability::Memory)])
-}
-
-/// The claims that are not there yet.
-async fn without_known<'a>(
-    sql: &mut SqliteConnection,
-    claims: Vec<&'a ClaimRow>,
-) -> Result<Vec<&'a ClaimRow>, StoreError> {
-    // Only what never changes is compared: status and hold move on in the database.
-    let same = "SELECT seq IS ? AND campaign IS ? AND user_id IS ? AND quantity IS ? AND amount IS ? AND currency IS ? \
-                AND accepted_at IS ? AND receipt_key IS ? AND durability IS ? AND idempotency_key IS ? AND (hold IS \
-                NULL OR hold IS ?) FROM claims WHERE claim_id = ?";
-    let mut new = Vec::with_capacity(claims.len());
-    for row in claims {
-        let claim = &row.claim;
-        let found: Option<bool> = sqlx::query_scalar(same)
-            .bind(claim.seq.0 as i64)
-            .bind(row.campaign.as_str())
-            .bind(claim.user.as_str())
-            .bind(claim.quantity.0 as i64)
-            .bind(claim.amount.map(|m| m.0))
-            .bind(row.currency.map(|c| c.as_str().to_owned()))
-            .bind(claim.accepted_at.to_string())
-            .bind(i64::from(claim.receipt_key))
-            .bind(claim.durability.as_str())
-            .bind(claim.key.map(|k| k.0.to_be_bytes().to_vec()))
-            .bind(i64::from(claim.hold))
-            .bind(claim.claim_id.to_string())
-            .fetch_optional(&mut *sql)
-            .await
-            .map_err(before)?;
-        match found {
-            None => new.push(row),
-            Some(true) => {}
-            Some(false) => {
-                let text =
-                    format!("claim {} (entry {}) is there already, with other content", claim.claim_id, claim.seq);
-                return Err(StoreError::Row(text));
-            }
-        }
-    }
-    Ok(new)
-}
-
-async fn insert_dead(sql: &mut SqliteConnection, row: &Row, reason: &str) -> Result<(), StoreError> {
-    let query = "INSERT INTO dead_letters (seq, kind, claim_id, campaign, user_id, quantity, amount, at, reason, \
-                 payload) VALUES (?,?,?,?,?,?,?,?,?,?)";
-    let query = sqlx::query(query).bind(row.seq().0 as i64);
-    let query = match row {
-        Row::Claim(row) => query
-            .bind("claim")
-            .bind(row.claim.claim_id.to_string())
-            .bind(row.campaign.as_str())
-            .bind(row.claim.user.as_str())
-            .bind(row.claim.quantity.0 as i64)
-            .bind(row.claim.amount.map(|m| m.0))
-            .bind(row.claim.accepted_at.to_string())
-            .bind(reason)
-            .bind(super::payload::of_claim(row)),
-        Row::Campaign(row) => query
-            .bind("campaign")
-            .bind(None::<String>)
-            .bind(row.id.as_str())
-            .bind(None::<String>)
-            .bind(None::<i64>)
-            .bind(None::<i64>)
-            .bind(row.at.to_string())
-            .bind(reason)
-            .bind(super::payload::of_campaign(row)),
-    };
-    query.execute(sql).await.map(|_| ()).map_err(before)
-}
-
-async fn insert_log(sql: &mut SqliteConnection, row: &CampaignRow) -> Result<(), StoreError> {
+pub(super) async fn insert_log(sql: &mut SqliteConnection, row: &CampaignRow) -> Result<(), StoreError> {
     let text = "INSERT INTO campaign_log (seq, campaign_no, campaign, at, action, by, detail) VALUES (?,?,?,?,?,?,?)";
     sqlx::query(text)
         .bind(row.seq.0 as i64)

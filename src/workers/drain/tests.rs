@@ -4,10 +4,10 @@ use std::sync::Mutex;
 
 use super::*;
 use crate::queue::codec::{self, FrameContext};
-use crate::sale::{CampaignId, Durability, Timestamp};
+use crate::sale::{CampaignId, Durability, Event, Timestamp};
 use crate::store::Database;
 use crate::store::sqlite::Mode;
-use crate::workers::fake::{self, FakeStore, Fault, Inside, publish, published};
+use crate::workers::fake::{self, FakeStore, Fault, Inside, publish, publish_events, published};
 
 fn block<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
@@ -17,7 +17,7 @@ fn block<T>(future: impl Future<Output = T>) -> T {
 fn drain(entries: u64, batch_max: usize, set: impl FnOnce(&mut Inside)) -> Drain<FakeStore> {
     let published = published();
     let mut drain = Drain::new(FakeStore::with(set), published.clone(), batch_max, 1);
-    drain.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None)));
+    drain.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None, false)));
     if entries > 0 {
         publish(&published, 1, entries);
     }
@@ -198,7 +198,7 @@ fn a_start_takes_over_what_the_database_has() {
     let published = published();
     publish(&published, 1, 10);
     let mut second = Drain::new(first.store.clone(), published, 100, 2);
-    second.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None)));
+    second.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None, false)));
     second.store.inside().binds_to_fail = 2;
     assert!(outage(&block(second.bind(7))) && outage(&block(second.bind(7))));
     assert_eq!(block(second.bind(7)), Step::Idle);
@@ -211,7 +211,7 @@ fn a_start_takes_over_what_the_database_has() {
 fn a_batch_that_someone_else_finished_is_taken_over_with_the_databases_sums() {
     let mut first = drain(10, 10, |inside| inside.poison = [2].into());
     let mut second = Drain::new(first.store.clone(), published(), 10, 2);
-    second.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None)));
+    second.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None, false)));
     publish(&second.published, 1, 10);
     run(&mut first);
     assert_eq!(run(&mut second).len(), 2);
@@ -234,7 +234,7 @@ fn a_campaign_without_a_name_is_waited_for_and_seen() {
     let mut drain = drain(3, 10, |_| {});
     drain.names = Box::new(|_| None);
     assert!(outage(&block(drain.step())));
-    drain.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None)));
+    drain.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None, false)));
     assert_eq!(run(&mut drain)[0], Step::Wrote { rows: 3, dead: 0 });
 }
 
@@ -270,6 +270,102 @@ fn retries_are_counted_and_their_waits_grow_then_start_anew() {
     assert!(wait.as_millis() as u64 <= 3 * least);
 }
 
+fn moved(claim: u64, to: Fate) -> Event {
+    Event::Moved(fake::moved(claim, to))
+}
+
+/// Accepted, persisted, settled, returned, dead.
+fn sums(drain: &Drain<FakeStore>) -> [u64; 5] {
+    let balance = drain.published.pending.balance(CampaignNo(0));
+    let money = [balance.money_persisted, balance.money_settled, balance.money_returned, balance.money_dead];
+    let units = [balance.accepted, balance.persisted, balance.settled, balance.returned, balance.dead];
+    assert_eq!(money.map(|m| m as u64), [units[1] * 10, units[2] * 10, units[3] * 10, units[4] * 10]);
+    units
+}
+
+#[test]
+fn ends_move_their_rows_sums() {
+    let mut drain = drain(10, 4, |_| {});
+    publish_events(
+        &drain.published,
+        11,
+        [moved(1, Fate::Settled), moved(9, Fate::Cancelled), moved(10, Fate::Expired)],
+    );
+    run(&mut drain);
+    assert_eq!(sums(&drain), [0, 7, 1, 2, 0]);
+}
+
+#[test]
+fn the_end_of_a_dead_claim_goes_with_it_and_the_databases_sums_count() {
+    for (to, after) in [(Fate::Settled, [0, 9, 0, 0, 1]), (Fate::Cancelled, [0, 9, 0, 1, 0])] {
+        for batch_max in [100, 5] {
+            let mut drain = drain(10, batch_max, |inside| inside.poison = [4].into());
+            publish_events(&drain.published, 11, [moved(4, to)]);
+            let steps = run(&mut drain);
+            let dead: usize =
+                steps.iter().map(|step| if let Step::Wrote { dead, .. } = step { *dead } else { 0 }).sum();
+            assert_eq!((dead, sums(&drain)), (1, after), "{to:?} in batches of {batch_max}");
+            assert!(drain.uncounted);
+            assert_eq!(drain.published.metrics.drain_rows.get(), 10);
+        }
+    }
+}
+
+#[test]
+fn the_end_of_a_claim_that_nobody_knows_is_a_dead_letter_of_its_own() {
+    let mut drain = drain(3, 100, |_| {});
+    publish_events(&drain.published, 4, [moved(99, Fate::Settled), moved(2, Fate::Settled)]);
+    assert_eq!(run(&mut drain)[0], Step::Wrote { rows: 5, dead: 1 });
+    assert_eq!(drain.store.inside().dead, [Seq(4)].into());
+    assert_eq!(sums(&drain), [0, 2, 1, 0, 0]);
+}
+
+#[test]
+fn a_second_and_other_end_of_a_dead_claim_is_found_and_the_drain_goes_on() {
+    let mut drain = drain(3, 100, |inside| inside.poison = [2].into());
+    publish_events(&drain.published, 4, [moved(2, Fate::Settled), moved(2, Fate::Settled), moved(2, Fate::Expired)]);
+    assert_eq!(run(&mut drain)[0], Step::Wrote { rows: 6, dead: 2 });
+    assert_eq!(drain.store.inside().dead, [Seq(2), Seq(6)].into());
+    assert_eq!(sums(&drain), [0, 2, 0, 0, 1]);
+}
+
+#[test]
+fn a_table_that_refuses_every_claim_is_an_outage_although_their_ends_prove_nothing() {
+    let mut drain = drain(10, 100, |inside| inside.poison = (1..=10).collect());
+    publish_events(&drain.published, 11, (1..=10).map(|claim| moved(claim, Fate::Settled)));
+    assert!(outage(&block(drain.step())));
+    assert_eq!(drain.store.inside().dead.len(), 0);
+}
+
+#[test]
+fn a_committed_batch_waits_for_the_sums_and_is_not_sent_again() {
+    let mut drain = drain(10, 100, |inside| {
+        inside.poison = [4].into();
+        inside.totals_to_fail = 3;
+    });
+    publish_events(&drain.published, 11, [moved(4, Fate::Cancelled), moved(5, Fate::Settled)]);
+    for _ in 0..3 {
+        assert!(outage(&block(drain.step())));
+        assert_eq!(drain.published.pending.retired(), Seq(0), "nothing is retired without its sums");
+    }
+    let sent = drain.store.inside().attempts.len();
+    assert_eq!(run(&mut drain)[0], Step::Wrote { rows: 12, dead: 1 });
+    assert_eq!(drain.store.inside().attempts.len(), sent);
+    assert_eq!(sums(&drain), [0, 8, 1, 1, 0]);
+}
+
+#[test]
+fn a_lost_reply_of_a_batch_with_ends_takes_the_databases_sums() {
+    let mut drain = drain(10, 5, |inside| {
+        inside.poison = [4].into();
+        inside.writes = [Fault::None, Fault::None, Fault::None, Fault::ReplyLost].into();
+    });
+    publish_events(&drain.published, 11, [moved(4, Fate::Cancelled), moved(5, Fate::Expired)]);
+    let steps = run(&mut drain);
+    assert!(matches!(steps[2], Step::Backoff { error: StoreError::Unknown(_), .. }), "{steps:?}");
+    assert_eq!(sums(&drain), [0, 8, 0, 2, 0]);
+}
+
 /// What the fake takes on trust, seen in a real database: the trial row passes and leaves nothing, and a row that
 /// another one excludes is found.
 #[test]
@@ -279,7 +375,7 @@ fn a_real_database_takes_the_trial_row_and_gives_up_one_of_two_that_exclude_each
     let published = published();
     let store = Arc::new(Database::open(&url, Mode::ReadWrite).unwrap());
     let mut drain = Drain::new(store.clone(), published.clone(), 100, 1);
-    drain.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None)));
+    drain.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None, false)));
     let mut body = Vec::new();
     for seq in 1..=40 {
         let mut claim = fake::claim(seq, 0);
