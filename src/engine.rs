@@ -5,6 +5,7 @@
 //! finished, the sequencer ends on an empty queue, the drain goes on for the grace, and the rest stays in the journal.
 
 mod allocator;
+mod cart_owners;
 pub(crate) mod folder;
 pub(crate) mod memory;
 mod sample;
@@ -75,8 +76,9 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         // Before anyone can ask for a balance: the drain would tell it, but later than the first request.
         published.pending.retire_to(cursor, &balances(&totals));
     }
-    let settings = Settings { durability: config.buffer.durability, max_entries: config.buffer.max_entries as u64 };
-    let sequencer = Sequencer::new(live.book, live.journal.writer, published.clone(), settings);
+    let owners = control.block_on(store.cart_owners(None, 0)).map_or(0, |(_, count)| count);
+    cart_owners::begin(&published, owners);
+    let sequencer = Sequencer::new(live.book, live.journal.writer, published.clone(), sequencer_settings(config));
     let key = HashKey(identity.hash_key);
     let watch = Watch::new();
     let guard = watch.guard("janitor");
@@ -88,12 +90,9 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     let drain = {
         let database = store.clone();
         let prepare = async move || database.migrate().await.map(|_| ());
-        let settings = DrainSettings {
-            journal: identity.journal,
-            batch_max: config.workers.batch_max,
-            recovered: report.last_seq,
-        };
-        DrainHandle::spawn_prepared(store.clone(), published, cache.clone(), settings, prepare)?
+        let (journal, batch_max, recovered) = (identity.journal, config.workers.batch_max, report.last_seq);
+        let settings = DrainSettings { journal, batch_max, recovered };
+        DrainHandle::spawn_prepared(store.clone(), published.clone(), cache.clone(), settings, prepare)?
     };
     let app = Arc::new(App {
         buffer: buffer.clone(),
@@ -116,7 +115,11 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         batches: AtomicUsize::new(0),
     });
     let servers = Servers::spawn(&app, &config.ingest.listen, &config.ingest.admin_listen, threads as u16)?;
-    let ended = control.block_on(serve(&app, &servers, config, options, &report, &watch));
+    let ended = control.block_on(async {
+        let (recovered, retired) = (report.last_seq, drain.retired());
+        tokio::task::spawn_local(cart_owners::enter_all(published, store.clone(), key, retired, recovered));
+        serve(&app, &servers, config, options, &report, &watch).await
+    });
     app.draining.store(true, Ordering::SeqCst);
     let parts = Parts { servers, buffer, sequencer, drain, janitor, watch };
     let ended = parts.stop(config.shutdown.grace, ended);
@@ -265,6 +268,15 @@ fn replay(
         tracing::error!(%last, %lost, "entries of durability \"memory\" did not survive a power cut");
     }
     Ok((live, report))
+}
+
+fn sequencer_settings(config: &Config) -> Settings {
+    Settings {
+        durability: config.buffer.durability,
+        max_entries: config.buffer.max_entries as u64,
+        settle_grace: config.campaigns.settle_grace.as_micros() as i64,
+        release_after: config.campaigns.release_after.as_micros() as i64,
+    }
 }
 
 fn buffer_settings(config: &Config, hash_key: HashKey) -> BufferSettings {

@@ -43,13 +43,15 @@ fn report(findings: &Findings) -> String {
     for c in &findings.campaigns {
         let _ = writeln!(
             out,
-            "{}: stock {} = free {} + accepted {} + persisted {} + dead {}{}",
+            "{}: stock {} = free {} + accepted {} + persisted {} + settled {} + dead {}, returned {}{}",
             c.campaign,
             c.stock,
             c.free,
             c.accepted,
             c.persisted,
+            c.settled,
             c.dead,
+            c.returned,
             if c.error == 0 && c.money_error == 0 { "" } else { "   DOES NOT ADD UP" }
         );
     }

@@ -9,7 +9,8 @@ use clap::{Args, Subcommand};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use super::client::{Call, Client, Target, clean, new_idempotency_key};
+use super::client::{AdminArgs, Call, new_idempotency_key};
+use super::table::columns;
 use super::{EXIT_OK, load, print};
 use crate::config::Overrides;
 
@@ -19,12 +20,8 @@ const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 /// `forebay campaign`
 #[derive(Debug, Clone, Args)]
 pub struct CampaignArgs {
-    /// The admin listener: host:port, http://host:port or unix:/path. Default: ingest.admin_listen.
-    #[arg(long, global = true, value_name = "ADDR")]
-    pub admin: Option<String>,
-    /// Who does it, for the journal. Default: $USER.
-    #[arg(long, global = true, value_name = "NAME")]
-    pub actor: Option<String>,
+    #[command(flatten)]
+    pub admin: AdminArgs,
     /// Makes a repeated change count once. Default: a new one each time.
     #[arg(long, global = true, value_name = "KEY")]
     pub idempotency_key: Option<String>,
@@ -105,7 +102,7 @@ pub struct Fields {
     /// The id, as in /v1/campaigns/{id}.
     #[arg(long, required_unless_present = "file")]
     pub id: Option<String>,
-    /// flash_sale or red_packet.
+    /// flash_sale, red_packet, coupon or check_in.
     #[arg(long, required_unless_present = "file")]
     pub kind: Option<String>,
     /// For people.
@@ -120,7 +117,7 @@ pub struct Fields {
     /// Units a buyer may hold.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub per_user_limit: i64,
-    /// Units, or a red packet's shares.
+    /// Units, or a red packet's shares; a check-in has none.
     #[arg(long, value_name = "N")]
     pub stock: Option<i64>,
     /// ISO 4217.
@@ -141,6 +138,12 @@ pub struct Fields {
     /// Red packet: random or even.
     #[arg(long)]
     pub split: Option<String>,
+    /// Check-in: points a local day.
+    #[arg(long, value_name = "N")]
+    pub points: Option<i64>,
+    /// Check-in: whose calendar counts, such as Asia/Shanghai.
+    #[arg(long, value_name = "ZONE")]
+    pub time_zone: Option<String>,
     /// A claim that is not settled by then gives its units back, such as 15m.
     #[arg(long, value_name = "DURATION")]
     pub reservation_ttl: Option<String>,
@@ -168,6 +171,12 @@ impl Fields {
         if !packet.is_empty() {
             out.insert("red_packet".to_owned(), packet.into());
         }
+        let mut check_in = Map::new();
+        self.points.map(|points| check_in.insert("points".to_owned(), points.into()));
+        self.time_zone.clone().map(|zone| check_in.insert("time_zone".to_owned(), zone.into()));
+        if !check_in.is_empty() {
+            out.insert("check_in".to_owned(), check_in.into());
+        }
         out.into()
     }
 }
@@ -178,25 +187,13 @@ impl Fields {
 /// The configuration's, the connection's, or the engine's refusal as a sentence.
 pub fn run(file: Option<&Path>, args: &CampaignArgs) -> anyhow::Result<u8> {
     let config = load(file, &Overrides::default())?;
-    let target = match &args.admin {
-        Some(text) => Target::parse(text)?,
-        None => Target::configured(&config)?,
-    };
-    let client = Client { target, token: config.ingest.admin_token, actor: actor(args)? };
+    let client = args.admin.client(config)?;
     let answer = client.call(&call(args)?)?;
     match args.action {
         CampaignAction::List { json: false } => print(&table(&answer))?,
         _ => print(&format!("{answer:#}\n"))?,
     }
     Ok(EXIT_OK)
-}
-
-fn actor(args: &CampaignArgs) -> anyhow::Result<String> {
-    let name = args.actor.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "unknown".to_owned());
-    if name.is_empty() || name.len() > 128 || !name.bytes().all(|b| b.is_ascii_graphic()) {
-        bail!("--actor {name:?}: expected 1 to 128 visible ASCII characters");
-    }
-    Ok(name)
 }
 
 fn call(args: &CampaignArgs) -> anyhow::Result<Call> {
@@ -246,26 +243,11 @@ fn definition(create: &CreateArgs) -> anyhow::Result<Value> {
 
 /// The campaigns as aligned columns.
 fn table(answer: &Value) -> String {
-    const COLUMNS: [&str; 8] = ["id", "kind", "state", "stock", "free", "opens_at", "closes_at", "title"];
-    let none = Vec::new();
-    let campaigns = answer.get("campaigns").and_then(Value::as_array).unwrap_or(&none);
-    let mut rows = vec![COLUMNS.map(|c| c.replace('_', " ").to_uppercase())];
-    rows.extend(campaigns.iter().map(|campaign| {
-        COLUMNS.map(|column| match &campaign[column] {
-            Value::Null => "-".to_owned(),
-            Value::String(text) => clean(text),
-            other => other.to_string(),
-        })
-    }));
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<_> = (0..COLUMNS.len()).map(width).collect();
-    let mut out = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        out.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
-        out.push('\n');
-    }
-    out
+    let campaigns = answer.get("campaigns").and_then(Value::as_array);
+    columns(
+        &["id", "kind", "state", "stock", "free", "opens_at", "closes_at", "title"],
+        campaigns.map_or(&[], Vec::as_slice),
+    )
 }
 
 #[cfg(test)]

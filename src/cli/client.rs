@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use clap::Args;
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
@@ -89,6 +90,36 @@ impl fmt::Display for Target {
             Self::Tcp(authority) => write!(f, "http://{authority}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
+    }
+}
+
+/// How a command reaches the admin listener, and in whose name.
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// The admin listener: host:port, http://host:port or unix:/path. Default: ingest.admin_listen.
+    #[arg(long, global = true, value_name = "ADDR")]
+    pub admin: Option<String>,
+    /// Who does it, for the journal. Default: $USER.
+    #[arg(long, global = true, value_name = "NAME")]
+    pub actor: Option<String>,
+}
+
+impl AdminArgs {
+    /// The client that they and the configuration say.
+    ///
+    /// # Errors
+    /// An address or a name that can't be used.
+    pub fn client(&self, config: Config) -> anyhow::Result<Client> {
+        let target = match &self.admin {
+            Some(text) => Target::parse(text)?,
+            None => Target::configured(&config)?,
+        };
+        let name = self.actor.clone().or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "unknown".to_owned());
+        let most = crate::limits::ACTOR_MAX;
+        if name.is_empty() || name.len() > most || !name.bytes().all(|b| b.is_ascii_graphic()) {
+            bail!("--actor {name:?}: expected 1 to {most} visible ASCII characters");
+        }
+        Ok(Client { target, token: config.ingest.admin_token, actor: name })
     }
 }
 

@@ -10,6 +10,7 @@ pub mod check_config;
 pub mod client;
 pub mod completions;
 pub mod config;
+pub mod dead_letters;
 pub mod doctor;
 pub mod export;
 pub mod journal;
@@ -17,6 +18,7 @@ pub mod key;
 pub mod migrate;
 pub mod receipt;
 pub mod serve;
+mod table;
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -60,6 +62,8 @@ pub enum Command {
     Config,
     /// Create and change campaigns of a running engine.
     Campaign(campaign::CampaignArgs),
+    /// List what the database would not take, and write it again or give it up.
+    DeadLetters(dead_letters::DeadLettersArgs),
     /// Match journal, receipts and rows, and check that nothing was lost, doubled or oversold.
     Audit(AuditArgs),
     /// Measure this machine with this configuration, and name what is dangerous before a sale.
@@ -207,6 +211,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::CheckConfig => check_config::run(file),
         Command::Config => config::run(),
         Command::Campaign(args) => campaign::run(file, &args),
+        Command::DeadLetters(args) => dead_letters::run(file, &args),
         Command::Audit(args) => audit::run(file, &args),
         Command::Doctor(args) => doctor::run(file, &args),
         Command::Export(args) => export::run(file, &args),

@@ -34,7 +34,7 @@ pub async fn create(door: &Rc<Door>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn specs(now: Timestamp) -> [serde_json::Value; 2] {
+fn specs(now: Timestamp) -> [serde_json::Value; 3] {
     let (opens, closes) = (now.to_string(), now.plus_micros(OPEN_FOR_MICROS).to_string());
     [
         serde_json::json!({
@@ -45,6 +45,10 @@ fn specs(now: Timestamp) -> [serde_json::Value; 2] {
             "id": "sample-packet", "kind": "red_packet", "title": "A sample red packet", "opens_at": opens,
             "closes_at": closes, "per_user_limit": 1, "stock": 1_000, "currency": "CNY",
             "red_packet": {"total": 100_000, "min": 1, "max": null, "split": "random"},
+        }),
+        serde_json::json!({
+            "id": "sample-checkin", "kind": "check_in", "title": "A sample daily check-in", "opens_at": opens,
+            "closes_at": closes, "check_in": {"points": 10, "time_zone": "Asia/Shanghai"},
         }),
     ]
 }

@@ -16,13 +16,13 @@ use super::body::Whole;
 use super::export::Export;
 use super::reply::{self, Problem, Reply};
 use super::routes::decode;
-use super::{App, Door, ops, reads, request};
+use super::{App, Door, dead_letters, ops, reads, request};
 use crate::limits;
 use crate::queue::{
-    AdminAction, AdminCommand, AdminDone, AdminRefusal, Answer, Balance, Command, Outcome, SubmitError,
+    AdminAction, AdminCommand, AdminDone, AdminRefusal, Answer, Balance, CampaignView, Command, Outcome, SubmitError,
 };
 use crate::sale::campaign::CampaignPatch;
-use crate::sale::{Asked, CampaignId, CampaignNo, CampaignSpec, red_packet::Seed};
+use crate::sale::{Asked, CampaignId, CampaignNo, CampaignSpec, CampaignState, Timestamp, red_packet::Seed};
 
 /// Whole answers, and exports.
 pub type AdminBody = Either<Whole, Export>;
@@ -58,6 +58,10 @@ pub async fn answer(door: &Rc<Door>, request: Request<Incoming>) -> Result<Respo
         let rest = rest.to_owned();
         return campaign(door, &rest, request).await;
     }
+    if let Some(rest) = path.strip_prefix(dead_letters::PATH).filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        let rest = rest.to_owned();
+        return dead_letters::answer(door, &rest, request).await.map(whole);
+    }
     let known = match path {
         "/livez" => ops::live(),
         "/readyz" => ops::ready(app),
@@ -88,10 +92,11 @@ async fn campaign(door: &Rc<Door>, rest: &str, request: Request<Incoming>) -> Re
         (None, &Method::PATCH) => change(door, id, request).await.map(|r| r.map(Either::Left)),
         (None, _) => Err(Problem::MethodNotAllowed { allow: "GET, PATCH" }),
         (Some(what), &Method::GET) => {
-            let no = app.buffer.campaigns().get(&id).ok_or(Problem::UnknownCampaign)?.no;
+            let campaigns = app.buffer.campaigns();
+            let view = campaigns.get(&id).ok_or(Problem::UnknownCampaign)?;
             if what == "balance" {
-                let balance = app.buffer.pending().balance(no);
-                return Ok(reply::json(balance_json(id, &balance)).map(Either::Left));
+                let balance = app.buffer.pending().balance(view.no);
+                return Ok(reply::json(balance_json(view, app.clock.now(), &balance)).map(Either::Left));
             }
             Ok(export(app, id))
         }
@@ -107,14 +112,19 @@ fn export(app: &App, id: CampaignId) -> Response<AdminBody> {
     reply.map(|_| Either::Right(Export::new(app.store.clone(), id)))
 }
 
-fn balance_json(id: CampaignId, b: &Balance) -> Vec<u8> {
-    // Nothing is settled or given back in this version.
+fn balance_json(view: &CampaignView, now: Timestamp, b: &Balance) -> Vec<u8> {
+    let has_stock = view.shown_free().is_some();
+    let stock = |units: u64| has_stock.then_some(units);
+    let is_over = matches!(view.state(now), CampaignState::Ended | CampaignState::Closed);
     let document = serde_json::json!({
-        "campaign": id.as_str(), "stock": b.stock, "free": b.free, "accepted": b.accepted, "persisted": b.persisted,
-        "settled": 0, "returned": 0, "dead": b.dead, "error": b.error(),
+        "campaign": view.id.as_str(), "stock": stock(b.stock), "free": stock(b.free), "accepted": b.accepted,
+        "persisted": b.persisted, "settled": b.settled, "returned": b.returned, "dead": b.dead, "error": b.error(),
         "money": {
-            "stock": b.money_stock, "free": b.money_free, "accepted": b.money_accepted,
-            "persisted": b.money_persisted, "settled": 0, "returned": 0, "dead": b.money_dead, "error": b.money_error(),
+            "stock": has_stock.then_some(b.money_stock), "free": has_stock.then_some(b.money_free),
+            "accepted": b.money_accepted, "persisted": b.money_persisted, "settled": b.money_settled,
+            "returned": b.money_returned, "dead": b.money_dead, "error": b.money_error(),
+            // What nobody claimed, once nobody can any more.
+            "unclaimed": (is_over && has_stock).then_some(b.money_free),
         },
     });
     document.to_string().into_bytes()
@@ -192,7 +202,11 @@ fn asked(app: &App, headers: &HeaderMap, id: CampaignId) -> Result<Asked, Proble
     Ok(Asked { by: actor(headers)?, key })
 }
 
-fn actor(headers: &HeaderMap) -> Result<String, Problem> {
+/// Who asks.
+///
+/// # Errors
+/// [`Problem::Invalid`] naming the header.
+pub(super) fn actor(headers: &HeaderMap) -> Result<String, Problem> {
     let mut values = headers.get_all(ACTOR).iter();
     let Some(value) = values.next() else { return Ok(NOBODY.to_owned()) };
     let text = value
@@ -216,20 +230,6 @@ mod tests {
         assert_eq!(with(&["alice@shop"]).unwrap(), "alice@shop");
         for bad in [&[""][..], &["a b"], &["é"], &["a", "b"], &[&"x".repeat(65)]] {
             assert!(matches!(with(bad), Err(Problem::Invalid { .. })), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_balance_shows_every_place_a_unit_can_be() {
-        let balance = Balance { stock: 10, free: 3, accepted: 2, persisted: 4, dead: 1, ..Balance::default() };
-        let id = CampaignId::parse("sale").unwrap();
-        let shown: serde_json::Value = serde_json::from_slice(&balance_json(id, &balance)).unwrap();
-        assert_eq!(shown["campaign"], "sale");
-        let sum: u64 =
-            ["free", "accepted", "persisted", "settled", "dead"].iter().map(|n| shown[n].as_u64().unwrap()).sum();
-        assert_eq!((Some(sum), &shown["error"]), (shown["stock"].as_u64(), &serde_json::json!(0)));
-        for name in ["stock", "free", "accepted", "persisted", "settled", "returned", "dead", "error"] {
-            assert!(shown["money"][name].is_i64(), "{name}");
         }
     }
 }

@@ -75,6 +75,9 @@ pub enum Authenticator {
     Service(Services),
 }
 
+/// What a caller is called where nobody is asked for a key.
+const ANYBODY: &str = "anybody";
+
 /// The callers that have a key, by the key's digest.
 pub struct Services(HashMap<[u8; 32], (String, Scopes)>);
 
@@ -96,16 +99,16 @@ impl Authenticator {
         Self::Service(Services(keys.iter().map(entry).collect()))
     }
 
-    /// Lets a request through whose caller has `scope`.
+    /// Lets a request through whose caller has `scope`; gives the caller's name.
     ///
     /// # Errors
     /// [`Problem::Unauthenticated`], or [`Problem::Forbidden`] for a known caller without the scope.
-    pub fn authorize(&self, headers: &HeaderMap, scope: Scope) -> Result<(), Problem> {
-        let Self::Service(services) = self else { return Ok(()) };
+    pub fn authorize(&self, headers: &HeaderMap, scope: Scope) -> Result<&str, Problem> {
+        let Self::Service(services) = self else { return Ok(ANYBODY) };
         let key = bearer(headers).ok_or(Problem::Unauthenticated)?;
         let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-        let (_, scopes) = services.0.get(&digest).ok_or(Problem::Unauthenticated)?;
-        if scopes.has(scope) { Ok(()) } else { Err(Problem::Forbidden { scope: scope.as_str() }) }
+        let (name, scopes) = services.0.get(&digest).ok_or(Problem::Unauthenticated)?;
+        if scopes.has(scope) { Ok(name) } else { Err(Problem::Forbidden { scope: scope.as_str() }) }
     }
 }
 
@@ -166,8 +169,8 @@ mod tests {
             &["Bearer fbk_secret", "Bearer fbk_secret"],
         ] {
             for result in [
-                service.authorize(&with(bad), Scope::Read),
-                session.authorize(&with(bad), Scope::Read),
+                service.authorize(&with(bad), Scope::Read).map(|_| ()),
+                session.authorize(&with(bad), Scope::Read).map(|_| ()),
                 token.authorize(&with(bad)),
             ] {
                 assert!(matches!(result, Err(Problem::Unauthenticated)), "{bad:?}");

@@ -82,7 +82,7 @@ pub(super) fn admit(app: &App, request: &Asked) -> Result<(), Problem> {
     if app.is_draining() {
         return Err(Problem::Draining);
     }
-    app.auth.authorize(request.headers(), crate::config::Scope::ClaimsWrite)
+    app.auth.authorize(request.headers(), crate::config::Scope::ClaimsWrite).map(|_| ())
 }
 
 /// The campaign that a path's segment names.
@@ -108,7 +108,7 @@ pub(super) fn enter(
     let app = &*door.app;
     check_quantity(view, wanted.quantity, key.is_some())?;
     let user_hash = app.buffer.hash_key().user(&wanted.user);
-    refuse_on_the_spot(app, view, now, wanted.quantity, user_hash)?;
+    refuse_on_the_spot(app, view, now, wanted, (user_hash, key.is_some()))?;
     app.antiscalper.check(Some(wanted.user.as_str()), address()).map_err(Problem::RateLimited)?;
     let command = ClaimCommand {
         campaign: view.no,
@@ -137,7 +137,7 @@ pub(super) fn outcome(app: &App, command: &ClaimCommand, answer: Answer) -> Resu
         Answer::Decided(Outcome::Accepted { seq, at, amount }) => Ok((accepted(app, command, seq, at, amount), false)),
         Answer::Decided(Outcome::Replayed(replay)) => Ok((replayed_claim(command, &replay), true)),
         Answer::Decided(Outcome::Refused(refusal)) => Err(Problem::from_refusal(refusal, app.clock.now())),
-        Answer::Decided(Outcome::Unknown | Outcome::Admin(_)) | Answer::Late => {
+        Answer::Decided(Outcome::Unknown | Outcome::Admin(_) | Outcome::Moved(_) | Outcome::Cart(_)) | Answer::Late => {
             Err(Problem::OutcomeUnknown(Some(command.claim_id)))
         }
     }
@@ -155,16 +155,16 @@ fn check_quantity(view: &CampaignView, quantity: u32, has_key: bool) -> Result<(
     Ok(())
 }
 
-/// Refuses from the published snapshot, unless the buyer may hold a claim already.
+/// Refuses from the published snapshot, unless the buyer may hold a claim already, or the key may be an earlier one's.
 fn refuse_on_the_spot(
     app: &App,
     view: &CampaignView,
     now: Timestamp,
-    quantity: u32,
-    user: UserHash,
+    wanted: &ClaimBody,
+    (user, has_key): (UserHash, bool),
 ) -> Result<(), Problem> {
     let (problem, outcome) = match view.state(now) {
-        CampaignState::Open if u64::from(quantity) > view.free().0 => {
+        CampaignState::Open if u64::from(wanted.quantity) > view.free().0 => {
             (Problem::SoldOut { stock_version: view.stock_version() }, ClaimOutcome::SoldOut)
         }
         CampaignState::Open if app.buffer.is_full() => (Problem::BufferFull, ClaimOutcome::Refused),
@@ -173,7 +173,7 @@ fn refuse_on_the_spot(
         CampaignState::Paused => (Problem::Paused, ClaimOutcome::NotOpen),
         CampaignState::Ended | CampaignState::Closed => (Problem::Ended, ClaimOutcome::NotOpen),
     };
-    if view.may_hold(user) {
+    if view.may_hold(user) || (has_key && view.has_former_holders()) {
         return Ok(());
     }
     view.count(outcome);

@@ -73,7 +73,7 @@ impl Body for Export {
 /// No value can hold a comma, a quote or a line's end: identifiers, numbers, codes and instants.
 fn lines(rows: &[StoredClaim]) -> String {
     let mut out = String::with_capacity(rows.len() * 160);
-    for StoredClaim { row, status } in rows {
+    for StoredClaim { row, status, .. } in rows {
         let claim = &row.claim;
         let amount = claim.amount.map(|a| a.0.to_string()).unwrap_or_default();
         let currency = row.currency.as_ref().map_or("", Currency::as_str);

@@ -87,7 +87,7 @@ impl Scrape {
         });
         out.counters("claims", "Claims by how they came out", counts)?;
         let of = |view: &'_ Arc<CampaignView>| buffer.pending().balance(view.no);
-        let free = views().map(|view| ([("campaign", view.id.as_str())], view.free().0 as f64));
+        let free = views().filter_map(|view| Some(([("campaign", view.id.as_str())], view.shown_free()?.0 as f64)));
         out.gauges("stock_free", "Units that nobody holds", free)?;
         let error = views().map(|view| {
             let balance = of(view);
@@ -111,11 +111,15 @@ impl Scrape {
         out.histogram("journal_sync", "One sync of the journal", seconds, &metrics.journal_sync, NANOS_PER_SECOND)?;
         out.gauge("journal_bytes", "Size of the journal's segments on disk", metrics.journal_disk_bytes.get() as f64)?;
         out.counter("journal_written_bytes", "Bytes written to the journal", metrics.journal_bytes.get())?;
+        let last = pending.retired().0 + pending.entries();
+        out.gauge("journal_last_seq", "Position of the last entry", last as f64)?;
         out.gauge("buffer_entries", "Entries that wait for the database", pending.entries() as f64)?;
         out.gauge("buffer_memory_bytes", "Memory of the entries that wait", pending.bytes() as f64)?;
         out.gauge("buffer_oldest_age_seconds", "Age of the oldest entry that waits", age as f64 / MICROS_PER_SECOND)?;
         let behind = metrics.clock_behind.get() as f64;
         out.gauge("clock_behind_seconds", "How far the clock is behind the journal's time", behind)?;
+        let leapt = metrics.clock_leapt.get() as f64;
+        out.gauge("clock_leapt_seconds", "How far the clock has leapt; until then nothing expires", leapt)?;
         out.gauge("fenced", "1 while nothing can be made durable", f64::from(u8::from(app.buffer.is_fenced())))
     }
 

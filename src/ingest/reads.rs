@@ -20,8 +20,9 @@ use super::reply::{self, ClaimDocument, Problem, Reply};
 use super::routes::{Query, has_etag};
 use super::waits::{Place, Waits};
 use crate::limits;
+use crate::queue::pending::Waiting;
 use crate::queue::{CampaignView, Unsettled};
-use crate::sale::{CampaignId, Claim, ClaimId, ClaimStatus, Currency, Seq, UserId};
+use crate::sale::{CampaignId, Claim, ClaimId, ClaimStatus, Currency, Fate, Seq, UserId};
 use crate::store::{Store, StoreError, StoredClaim};
 
 /// How often a miss is looked for again because the drain moved meanwhile. Twice in a row is chance; more is a store so
@@ -30,15 +31,17 @@ const LOOKS: usize = 3;
 
 /// A claim as a reader gets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Seen {
-    /// In the buffer or in the database. One that is `accepted` and not `waiting` is in the dead letters.
-    Held { claim: Claim, campaign: CampaignId, currency: Option<Currency>, status: ClaimStatus, waiting: bool },
+pub(super) enum Seen {
+    /// In the buffer or in the database; `waiting` is its last entry that is in the buffer. One that is `accepted` and does
+    /// not wait is in the dead letters.
+    Held { claim: Claim, campaign: CampaignId, currency: Option<Currency>, status: ClaimStatus, waiting: Option<Seq> },
     /// Its caller was told that the outcome is unknown, and no entry says more.
     Unsettled { id: ClaimId, user: UserId, state: Unsettled },
 }
 
 impl Seen {
-    fn status(&self) -> ClaimStatus {
+    /// Where the claim stands.
+    pub(super) fn status(&self) -> ClaimStatus {
         match self {
             Self::Held { status, .. } => *status,
             Self::Unsettled { state: Unsettled::Unknown, .. } => ClaimStatus::Unknown,
@@ -64,7 +67,27 @@ impl Seen {
         matches!(self.status(), ClaimStatus::Accepted | ClaimStatus::Unknown)
     }
 
-    fn reply(&self, app: &App) -> Reply {
+    /// The same claim after its end, if that waits. What the database says has become of it was final.
+    fn with_end(mut self, found: &Waiting) -> Self {
+        if let Self::Held { claim, status, waiting, .. } = &mut self
+            && matches!(status, ClaimStatus::Accepted | ClaimStatus::Persisted)
+            && let Some(end) = found.end_of(claim.claim_id)
+        {
+            (*status, *waiting) = (end.moved.to.status(), Some(end.seq));
+        }
+        self
+    }
+
+    /// The same claim after an end that is durable now.
+    pub(super) fn after(mut self, to: Fate) -> Self {
+        if let Self::Held { status, .. } = &mut self {
+            *status = to.status();
+        }
+        self
+    }
+
+    /// Its document, with its ETag.
+    pub(super) fn reply(&self, app: &App) -> Reply {
         let mut body = Vec::with_capacity(448);
         match self {
             Self::Held { claim, campaign, currency, status, .. } => {
@@ -90,11 +113,12 @@ impl From<StoredClaim> for Seen {
     fn from(stored: StoredClaim) -> Self {
         let row = stored.row;
         let (campaign, currency, status) = (row.campaign, row.currency, stored.status);
-        Self::Held { claim: row.claim, campaign, currency, status, waiting: false }
+        Self::Held { claim: row.claim, campaign, currency, status, waiting: None }
     }
 }
 
-fn unavailable(error: StoreError) -> Problem {
+/// A read that failed.
+pub(super) fn unavailable(error: StoreError) -> Problem {
     tracing::warn!(%error, "a read failed");
     Problem::StoreUnavailable
 }
@@ -124,16 +148,19 @@ pub async fn claim(
     {
         let mut limit = pin!(tokio::time::sleep(Duration::from_secs(wait)));
         while !is_news(&seen) && !waits.is_over() {
-            tokio::select! {
+            let is_over = tokio::select! {
                 biased;
-                () = change_of(app, waits, &seen) => {}
-                () = &mut limit => break,
-            }
+                () = change_of(app, waits, &seen) => false,
+                () = &mut limit => true,
+            };
             match look(app, id).await {
                 Ok(now) => seen = now,
                 // A claim that was seen does not vanish for a reader that waits, even where its row was deleted by hand.
                 Err(Problem::UnknownClaim) => break,
                 Err(other) => return Err(other),
+            }
+            if is_over {
+                break;
             }
         }
     }
@@ -144,10 +171,24 @@ pub async fn claim(
 /// Waits until it is worth looking again.
 async fn change_of(app: &App, waits: &Rc<Waits>, seen: &Seen) {
     match seen {
-        Seen::Held { claim, waiting: true, .. } => waits.until_retired(claim.seq).await,
-        // Nothing changes a row or a dead letter in this version, and what has left the buffer is retired already: waiting
-        // for that would never rest. The caller gets its quiet until the end of its wait.
-        Seen::Held { .. } => waits.until_over().await,
+        // Its end may come while its row still waits.
+        Seen::Held { waiting: Some(seq), .. } => {
+            tokio::select! {
+                () = waits.until_retired(*seq) => {}
+                () = tokio::time::sleep(Duration::from_millis(limits::END_POLL_MILLIS)) => {}
+            }
+        }
+        // Paid or given back: nothing comes after that.
+        Seen::Held { status: ClaimStatus::Settled | ClaimStatus::Cancelled | ClaimStatus::Expired, .. } => {
+            waits.until_over().await;
+        }
+        // A row changes when its claim comes to its end, which nobody is told of: it is looked for now and then.
+        Seen::Held { .. } => {
+            tokio::select! {
+                () = waits.until_over() => {}
+                () = tokio::time::sleep(Duration::from_millis(limits::END_POLL_MILLIS)) => {}
+            }
+        }
         Seen::Unsettled { id, state, .. } => {
             let now = Some(*state);
             if *state == Unsettled::Rejected {
@@ -160,17 +201,23 @@ async fn change_of(app: &App, waits: &Rc<Waits>, seen: &Seen) {
     }
 }
 
-async fn look(app: &App, id: ClaimId) -> Result<Seen, Problem> {
+/// A claim, wherever it is.
+///
+/// # Errors
+/// [`Problem::UnknownClaim`], or that the database can't be read.
+pub(super) async fn look(app: &App, id: ClaimId) -> Result<Seen, Problem> {
     for _ in 0..LOOKS {
-        if let Some(seen) = waiting(app, id) {
-            return Ok(seen);
+        let found = app.buffer.find(id);
+        if let Some(seen) = found.claims.first().and_then(|claim| accepted(app, *claim)) {
+            return Ok(seen.with_end(&found));
         }
         let before = app.buffer.retired();
         if let Some(stored) = app.cache.claim(id, || app.store.claim(id)).await.map_err(unavailable)? {
-            return Ok(stored.into());
+            return Ok(Seen::from(stored).with_end(&found));
         }
-        if let Some(seen) = waiting(app, id) {
-            return Ok(seen);
+        let found = app.buffer.find(id);
+        if let Some(seen) = found.claims.first().and_then(|claim| accepted(app, *claim)) {
+            return Ok(seen.with_end(&found));
         }
         if app.buffer.retired() == before {
             break;
@@ -180,16 +227,11 @@ async fn look(app: &App, id: ClaimId) -> Result<Seen, Problem> {
     Ok(Seen::Unsettled { id, user, state })
 }
 
-/// A claim that is in the buffer.
-fn waiting(app: &App, id: ClaimId) -> Option<Seen> {
-    app.buffer.find(id).and_then(|claim| accepted(app, claim))
-}
-
 fn accepted(app: &App, claim: Claim) -> Option<Seen> {
     let campaigns = app.buffer.campaigns();
     let view = campaigns.number(claim.campaign)?;
-    let status = ClaimStatus::Accepted;
-    Some(Seen::Held { claim, campaign: view.id, currency: view.currency, status, waiting: true })
+    let (status, waiting) = (ClaimStatus::Accepted, Some(claim.seq));
+    Some(Seen::Held { claim, campaign: view.id, currency: view.currency, status, waiting })
 }
 
 /// `GET /v1/users/{user}/claims?limit=&cursor=`
@@ -204,10 +246,11 @@ pub async fn claims_of(app: &App, user: &str, query: &Query<'_>) -> Result<Reply
     let user = UserId::parse(user).map_err(|e| Problem::invalid("user", format!("expected {e}")))?;
 
     // The buffer first: what it retires meanwhile is in the database by then, and is shown as what it is there.
-    let mut pending = app.buffer.claims_of(&user, app.buffer.hash_key().user(&user));
-    pending.retain(|claim| before.is_none_or(|before| claim.seq < before));
+    let waiting = app.buffer.claims_of(&user, app.buffer.hash_key().user(&user));
     let stored = page_of(app, user, before, limit).await.map_err(unavailable)?;
-    let page = merge(pending.into_iter().filter_map(|claim| accepted(app, claim)), stored.into_iter().map(Seen::from));
+    let pending = waiting.claims.iter().filter(|claim| before.is_none_or(|before| claim.seq < before));
+    let pending = pending.filter_map(|claim| accepted(app, *claim)).map(|seen| seen.with_end(&waiting));
+    let page = merge(pending, stored.into_iter().map(|stored| Seen::from(stored).with_end(&waiting)));
 
     let more = page.len() > limit as usize;
     let page = &page[..page.len().min(limit as usize)];
@@ -222,7 +265,7 @@ async fn page_of(app: &App, user: UserId, before: Option<Seq>, limit: u32) -> Re
         return app.store.claims_of(&user, before, limit + 1).await;
     }
     let read = async || app.store.claims_of(&user, None, limits::PAGE_MAX + 1).await.map(Arc::new);
-    let page = app.cache.page(user, read).await?;
+    let page = app.cache.page(user, app.buffer.hash_key().user(&user), read).await?;
     Ok(page.iter().take(limit as usize + 1).cloned().collect())
 }
 
@@ -271,7 +314,7 @@ fn read_cursor(text: &str) -> Result<Seq, Problem> {
     seq.map(Seq).ok_or_else(|| Problem::invalid("cursor", "expected a next_cursor of an earlier page"))
 }
 
-fn whole(field: &str, text: &str, least: u64, most: u64) -> Result<u64, Problem> {
+pub(super) fn whole(field: &str, text: &str, least: u64, most: u64) -> Result<u64, Problem> {
     // `parse` alone would take a sign.
     let value = text.parse().ok().filter(|v| text.bytes().all(|b| b.is_ascii_digit()) && (least..=most).contains(v));
     value.ok_or_else(|| Problem::invalid(field, format!("expected a whole number from {least} to {most}")))
@@ -323,12 +366,13 @@ pub fn campaign(app: &App, id: &str, headers: &HeaderMap) -> Result<Reply, Probl
 pub fn campaign_json(app: &App, view: &CampaignView) -> (String, Vec<u8>) {
     // The version is read before the definition, which is published first: a reader that gets a newer definition under
     // an older version asks again, and not the other way round.
-    let (version, stock_version, free) = (view.version(), view.stock_version(), view.free().0);
+    let (version, stock_version) = (view.version(), view.stock_version());
+    let free = view.shown_free().map_or(serde_json::Value::Null, |units| units.0.into());
     let state = view.state(app.clock.now()).as_str();
     let mut document = view.spec.load().to_json();
     for (name, value) in [
         ("state", state.into()),
-        ("free", free.into()),
+        ("free", free.clone()),
         ("stock_version", stock_version.into()),
         ("version", serde_json::Value::from(version)),
     ] {
@@ -365,7 +409,7 @@ mod tests {
             accepted_at: Timestamp(0),
             durability: Durability::Disk,
         };
-        let waiting = status == ClaimStatus::Accepted;
+        let waiting = (status == ClaimStatus::Accepted).then_some(Seq(seq));
         Seen::Held { claim, campaign: CampaignId::parse("c").unwrap(), currency: None, status, waiting }
     }
 

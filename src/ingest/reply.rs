@@ -6,11 +6,14 @@ use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Response, StatusCode};
 
 use super::body::Whole;
+pub use super::document::{CartDocument, ClaimDocument};
+use super::document::{number, plain, text};
 use super::request::KEY_HEADER;
 use crate::antiscalper::rates::Refused;
+use crate::limits;
 use crate::queue::{AdminRefusal, Refusal};
-use crate::receipts::{KeyRing, ReceiptFields};
-use crate::sale::{CampaignId, Claim, ClaimId, ClaimStatus, Currency, FieldError, Timestamp};
+use crate::receipts::KeyRing;
+use crate::sale::{CampaignId, ClaimId, FieldError, Timestamp};
 
 /// An answer with its whole body.
 pub type Reply = Response<Whole>;
@@ -40,6 +43,10 @@ pub enum Problem {
     UnknownCampaign,
     /// No such claim.
     UnknownClaim,
+    /// No such dead letter, or one that was dealt with.
+    UnknownLetter,
+    /// A dead letter that the tables still won't take, in the database's words.
+    StillDead(String),
     /// No such route.
     NotFound,
     /// The route exists, for these methods.
@@ -64,6 +71,8 @@ pub enum Problem {
     WrongState { state: &'static str, why: &'static str },
     /// A campaign of that name with another definition is there.
     CampaignExists(CampaignId),
+    /// More lines, or more of one, than a cart may hold.
+    CartFull,
     /// The key was used with another payload.
     KeyReused,
     /// Too many requests.
@@ -105,6 +114,8 @@ impl Problem {
             Self::Forbidden { .. } => ("forbidden", S::FORBIDDEN, "The credential lacks the scope"),
             Self::UnknownCampaign => ("unknown-campaign", S::NOT_FOUND, "There is no such campaign"),
             Self::UnknownClaim => ("unknown-claim", S::NOT_FOUND, "There is no such claim"),
+            Self::UnknownLetter => ("not-found", S::NOT_FOUND, "There is no such open dead letter"),
+            Self::StillDead(_) => ("wrong-state", S::CONFLICT, "The database still won't take it"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "There is nothing here"),
             Self::MethodNotAllowed { .. } => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Not with this method"),
             Self::TooLarge { .. } => ("too-large", S::PAYLOAD_TOO_LARGE, "The body is too large"),
@@ -120,6 +131,7 @@ impl Problem {
             Self::Ended => ("ended", S::CONFLICT, "Over"),
             Self::Paused => ("paused", S::CONFLICT, "Paused"),
             Self::WrongState { .. } => ("wrong-state", S::CONFLICT, "Not in this state"),
+            Self::CartFull => ("cart-full", S::CONFLICT, "The cart is full"),
             Self::CampaignExists(_) => ("campaign-exists", S::CONFLICT, "Exists with another definition"),
             Self::KeyReused => {
                 ("idempotency-key-reused", S::UNPROCESSABLE_ENTITY, "The key was used with another payload")
@@ -190,6 +202,14 @@ impl Problem {
                 text(out, "state", state);
                 text(out, "detail", why);
             }
+            Self::CartFull => {
+                let (lines, units) = (limits::CART_LINES_MAX, limits::CART_QUANTITY_MAX);
+                text(out, "detail", &format!("at most {lines} lines, and {units} of each"));
+            }
+            Self::StillDead(why) => {
+                text(out, "state", "dead");
+                text(out, "detail", why);
+            }
             Self::CampaignExists(id) => text(out, "detail", &format!("campaign {id} differs from this definition")),
             Self::StoreUnavailable => text(out, "detail", "claims are still taken; ask again"),
             _ => {}
@@ -225,7 +245,7 @@ impl Problem {
 }
 
 /// Every slug, in the order in which refusals are counted.
-pub const SLUGS: [&str; 26] = [
+pub const SLUGS: [&str; 27] = [
     "invalid-request",
     "unauthenticated",
     "forbidden",
@@ -242,6 +262,7 @@ pub const SLUGS: [&str; 26] = [
     "ended",
     "paused",
     "wrong-state",
+    "cart-full",
     "campaign-exists",
     "idempotency-key-reused",
     "rate-limited",
@@ -379,87 +400,13 @@ pub fn accepted(document: &ClaimDocument<'_>, keys: &KeyRing, replayed: bool) ->
     reply
 }
 
-/// A claim as the contract shows it.
-#[derive(Debug, Clone, Copy)]
-pub struct ClaimDocument<'a> {
-    /// The claim.
-    pub claim: &'a Claim,
-    /// Its campaign's name.
-    pub campaign: &'a CampaignId,
-    /// Its currency.
-    pub currency: Option<Currency>,
-    /// Where it stands.
-    pub status: ClaimStatus,
-    /// Counts its changes: 1 accepted, 2 persisted.
-    pub version: u64,
-}
-
-impl ClaimDocument<'_> {
-    /// Appends the JSON. Ids hold no character that JSON escapes.
-    pub fn write(&self, out: &mut Vec<u8>, keys: &KeyRing) {
-        let claim = self.claim;
-        out.extend_from_slice(b"{\"claim_id\":\"");
-        out.extend_from_slice(&claim.claim_id.to_text());
-        out.extend_from_slice(b"\",\"campaign\":\"");
-        out.extend_from_slice(self.campaign.as_bytes());
-        out.extend_from_slice(b"\",\"user\":\"");
-        out.extend_from_slice(claim.user.as_bytes());
-        out.extend_from_slice(b"\",\"quantity\":");
-        integer(out, claim.quantity.0);
-        out.extend_from_slice(b",\"amount\":");
-        match claim.amount {
-            Some(amount) => integer(out, amount.0),
-            None => out.extend_from_slice(b"null"),
-        }
-        out.extend_from_slice(b",\"currency\":");
-        match &self.currency {
-            Some(currency) => {
-                out.push(b'"');
-                out.extend_from_slice(currency.as_str().as_bytes());
-                out.push(b'"');
-            }
-            None => out.extend_from_slice(b"null"),
-        }
-        plain(out, "status", self.status.as_str().as_bytes());
-        number(out, "version", self.version);
-        number(out, "seq", claim.seq.0);
-        plain(out, "accepted_at", &claim.accepted_at.to_text());
-        plain(out, "durability", claim.durability.as_str().as_bytes());
-        out.extend_from_slice(b",\"receipt\":\"");
-        let promised = ReceiptFields::of(claim, *self.campaign, self.currency);
-        if let Some(receipt) = keys.sign_with(claim.receipt_key, &promised) {
-            out.extend_from_slice(receipt.as_bytes());
-        }
-        out.extend_from_slice(b"\"}");
+/// The 202 of a cart's change; `replayed` where its key had been accepted before.
+pub fn carted(document: &CartDocument<'_>, replayed: bool) -> Reply {
+    let mut body = Vec::with_capacity(160);
+    document.write(&mut body);
+    let mut reply = with_status(StatusCode::ACCEPTED, body);
+    if replayed {
+        reply.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
-}
-
-fn integer(out: &mut Vec<u8>, value: impl itoa::Integer) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
-}
-
-fn number(out: &mut Vec<u8>, name: &str, value: u64) {
-    name_of(out, name);
-    integer(out, value);
-}
-
-/// A member whose value holds no character that JSON escapes.
-fn plain(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    name_of(out, name);
-    out.push(b'"');
-    out.extend_from_slice(value);
-    out.push(b'"');
-}
-
-/// A member with any text.
-fn text(out: &mut Vec<u8>, name: &str, value: &str) {
-    name_of(out, name);
-    let quoted = serde_json::to_string(value).unwrap_or_default();
-    out.extend_from_slice(quoted.as_bytes());
-}
-
-fn name_of(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
+    reply
 }

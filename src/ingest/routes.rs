@@ -13,8 +13,9 @@ use hyper::{HeaderMap, Method, header};
 
 use super::reply::{Problem, Reply};
 use super::session::{Asked, Session};
-use super::{batch, claim_path, reads};
+use super::{batch, carts, claim_path, ends, reads};
 use crate::config::Scope;
+use crate::sale::Fate;
 
 /// A request of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +23,10 @@ enum Route<'a> {
     Campaigns,
     Campaign(Cow<'a, str>),
     Claim(Cow<'a, str>),
+    End(Cow<'a, str>, Fate),
     ClaimsOf(Cow<'a, str>),
+    Cart(Cow<'a, str>),
+    CartItems(Cow<'a, str>),
 }
 
 /// Answers a request of the public listener.
@@ -46,6 +50,13 @@ async fn other(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> 
 
 async fn read(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
     let route = route(request.uri().path())?;
+    if let Route::End(id, to) = &route {
+        return ends::end(session.door(), &request, id, *to).await;
+    }
+    if let Route::CartItems(user) = &route {
+        let user = user.clone().into_owned();
+        return carts::change(session.door(), session.peer(), &user, request).await;
+    }
     if request.method() != Method::GET {
         return Err(Problem::MethodNotAllowed { allow: "GET" });
     }
@@ -56,6 +67,8 @@ async fn read(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
         Route::Campaigns => reads::campaigns(app, headers).await,
         Route::Campaign(id) => reads::campaign(app, &id, headers),
         Route::Claim(id) => reads::claim(app, session.waits(), &id, &query, headers).await,
+        Route::End(..) | Route::CartItems(_) => Err(Problem::NotFound),
+        Route::Cart(user) => carts::show(app, &user, headers).await,
         Route::ClaimsOf(user) => reads::claims_of(app, &user, &query).await,
     }
 }
@@ -84,6 +97,17 @@ fn route(path: &str) -> Result<Route<'_>, Problem> {
         ("campaigns", None) => Ok(Route::Campaigns),
         ("campaigns", Some(id)) if is_segment(id) => text(id).map(Route::Campaign),
         ("claims", Some(id)) if is_segment(id) => text(id).map(Route::Claim),
+        ("claims", Some(rest)) => {
+            let end = |word, to| rest.strip_suffix(word).filter(|id| is_segment(id)).map(|id| (id, to));
+            let (id, to) =
+                end("/cancel", Fate::Cancelled).or_else(|| end("/settle", Fate::Settled)).ok_or(Problem::NotFound)?;
+            Ok(Route::End(text(id)?, to))
+        }
+        ("carts", Some(user)) if is_segment(user) => text(user).map(Route::Cart),
+        ("carts", Some(rest)) => match rest.strip_suffix("/items") {
+            Some(user) if is_segment(user) => text(user).map(Route::CartItems),
+            _ => Err(Problem::NotFound),
+        },
         ("users", Some(rest)) => match rest.strip_suffix("/claims") {
             Some(user) if is_segment(user) => text(user).map(Route::ClaimsOf),
             _ => Err(Problem::NotFound),
@@ -172,6 +196,10 @@ mod tests {
             ("/v1/campaigns/a%2Fb", Route::Campaign("a/b".into())),
             ("/v1/campaigns/a%252Fb", Route::Campaign("a%2Fb".into())),
             ("/v1/claims/x", Route::Claim("x".into())),
+            ("/v1/claims/x/cancel", Route::End("x".into(), Fate::Cancelled)),
+            ("/v1/claims/x/settle", Route::End("x".into(), Fate::Settled)),
+            ("/v1/carts/u1", Route::Cart("u1".into())),
+            ("/v1/carts/u1/items", Route::CartItems("u1".into())),
             ("/v1/users/u%40x/claims", Route::ClaimsOf("u@x".into())),
         ] {
             assert_eq!(route(path).unwrap(), expected, "{path}");
@@ -187,12 +215,19 @@ mod tests {
             "/v1/campaigns/a/b",
             "/v1/claims",
             "/v1/claims/",
-            "/v1/claims/x/cancel",
+            "/v1/claims//cancel",
+            "/v1/claims/x/y/cancel",
+            "/v1/claims/x/expire",
+            "/v1/claims/cancel/",
             "/v1/users",
             "/v1/users/u",
             "/v1/users//claims",
             "/v1/users/u/v/claims",
-            "/v1/carts/u",
+            "/v1/carts",
+            "/v1/carts/",
+            "/v1/carts//items",
+            "/v1/carts/u/v/items",
+            "/v1/carts/u/lines",
             "/v1/campaigns/sale/claims:batch",
             "/admin/v1/campaigns",
             "/metrics",

@@ -16,7 +16,7 @@ use crate::clock::{Clock as _, SystemClock, processor_time, tick};
 use crate::engine::folder::fresh_identity;
 use crate::limits;
 use crate::plant;
-use crate::queue::book::{AdminVerdict, Verdict, table_bytes};
+use crate::queue::book::{AdminVerdict, Verdict};
 use crate::queue::journal::disk::{Disk as _, DiskFile as _, RealDisk};
 use crate::queue::journal::{Options, frame};
 use crate::queue::recover::{Start, recover};
@@ -25,9 +25,7 @@ use crate::queue::{
     Submission, Ticket,
 };
 use crate::sale::red_packet::Seed;
-use crate::sale::{
-    Asked, CampaignKind, CampaignNo, CampaignSpec, ClaimId, Durability, Entry, Seq, Timestamp, Units, UserId,
-};
+use crate::sale::{Asked, CampaignNo, CampaignSpec, ClaimId, Durability, Entry, Seq, Timestamp, UserId};
 use crate::store::Database;
 use crate::store::sqlite::Mode;
 use crate::workers::drain::{Drain, Step};
@@ -106,11 +104,12 @@ pub fn winners(budget: &Budget) -> anyhow::Result<WinnerFigures> {
     let each = |bytes: u64| bytes as f64 / count as f64;
     let (plain, resident_bytes) = filled(false)?;
     let (keyed, resident_bytes_with_key) = filled(true)?;
+    let promised = plain.reserved();
     drop((plain, keyed));
     budget.check()?;
     Ok(WinnerFigures {
         winners: count,
-        table_bytes: table_bytes(Units(count), CampaignKind::FlashSale) as f64 / count as f64,
+        table_bytes: each(promised),
         resident_bytes: each(resident_bytes),
         resident_bytes_with_key: each(resident_bytes_with_key),
     })
@@ -124,7 +123,7 @@ fn filled(keyed: bool) -> anyhow::Result<(Book, u64)> {
     let Ok(AdminVerdict::Enter(event, _)) = book.decide_admin(&creation(limits::DOCTOR_WINNERS)?) else {
         bail!("the book takes no campaign");
     };
-    book.apply(&Entry { seq: book.next_seq(), at: now, event });
+    book.apply(&Entry { seq: book.next_seq(), at: now, event: *event });
     for n in 0..limits::DOCTOR_WINNERS {
         let mut command = claim(key, n, now)?;
         command.key = keyed.then(|| key.key(command.campaign, &command.user, "doctor"));
@@ -194,7 +193,8 @@ pub fn claims(folder: &Path, budget: &Budget) -> anyhow::Result<(ClaimFigures, W
     let live = recover(RealDisk::new(folder), identity, start)?;
     let published = Arc::new(Published::new(live.pending));
     // The promise is always the disk's, whatever is configured: that is what is measured here.
-    let settings = Settings { durability: Durability::Disk, max_entries: u64::MAX };
+    let settings =
+        Settings { durability: Durability::Disk, max_entries: u64::MAX, settle_grace: 0, release_after: i64::MAX };
     let mut sequencer = Sequencer::new(live.book, live.journal.writer, published.clone(), settings);
     let (key, mut next) = (HashKey(identity.hash_key), 0);
     let stock = limits::DOCTOR_CLAIMS_MAX * limits::DOCTOR_BATCHES.len() as u64 + limits::SEQUENCER_BATCH_MAX as u64;
