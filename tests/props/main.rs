@@ -3,13 +3,17 @@
 
 mod book;
 mod book_model;
+mod calendar;
+mod carts;
 mod codec;
 mod disk;
 mod front;
 mod pending;
 mod sequencer;
 mod support;
+mod sweep;
 mod tables;
+mod winners;
 
 /// Random cases of one property, without files beside the sources: the smallest failing input is printed instead.
 fn cases(cases: u32) -> proptest::test_runner::Config {

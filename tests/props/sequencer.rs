@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use forebay::queue::journal::disk::Disk;
 use forebay::queue::journal::{Identity, Options};
-use forebay::queue::pending::StockNow;
+use forebay::queue::pending::{StockNow, Waiting};
 use forebay::queue::recover::{Start, recover};
 use forebay::queue::{
     AdminCommand, AdminDone, AdminRefusal, Balance, ClaimCommand, Command, Outcome, Pending, Published, Refusal,
@@ -22,6 +22,10 @@ use crate::support::{HASH, MEMORY, NOON, change, claim, create, id, key, packet,
 
 pub const IDENTITY: Identity = Identity { journal: 0xf0_4e_ba_11, hash_key: HASH.0 };
 
+/// For how long after its time a claim may still be settled, and a campaign that is over stays, in microseconds.
+pub const GRACE: i64 = 5_000_000;
+pub const RELEASE: i64 = 600_000_000;
+
 /// One segment large enough for a test; nothing prepares the next one here.
 pub fn options() -> Options {
     Options { segment_bytes: 8 << 20, ..Options::default() }
@@ -33,7 +37,7 @@ pub fn start<D: Disk>(disk: D, max_entries: u64) -> (Sequencer<D>, Arc<Published
     let start = Start { options: options(), memory_max: MEMORY, cursor: None, progress: &mut progress };
     let live = recover(disk, IDENTITY, start).unwrap();
     let published = Arc::new(Published::new(live.pending));
-    let settings = Settings { durability: Durability::Disk, max_entries };
+    let settings = Settings { durability: Durability::Disk, max_entries, settle_grace: GRACE, release_after: RELEASE };
     (Sequencer::new(live.book, live.journal.writer, published.clone(), settings), published)
 }
 
@@ -46,25 +50,27 @@ impl Replies for Answers {
     }
 }
 
-struct Node {
-    disk: MemDisk,
-    sequencer: Sequencer<MemDisk>,
-    published: Arc<Published>,
-    now: Timestamp,
+pub struct Node {
+    pub disk: MemDisk,
+    pub sequencer: Sequencer<MemDisk>,
+    pub published: Arc<Published>,
+    /// The wall clock, and microseconds of one that only runs forward.
+    pub now: Timestamp,
+    pub steady: i64,
 }
 
 impl Node {
-    fn new(max_entries: u64, specs: &[CampaignSpec]) -> Self {
+    pub fn new(max_entries: u64, specs: &[CampaignSpec]) -> Self {
         let disk = MemDisk::default();
         let (sequencer, published) = start(disk.clone(), max_entries);
-        let mut node = Self { disk, sequencer, published, now: NOON };
+        let mut node = Self { disk, sequencer, published, now: NOON, steady: 0 };
         for (no, spec) in specs.iter().enumerate() {
             assert_eq!(node.ask(create(spec)), Ok(AdminDone::Created(CampaignNo(no as u32))));
         }
         node
     }
 
-    fn step(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
+    pub fn step(&mut self, commands: impl IntoIterator<Item = Command>) -> Vec<Outcome> {
         let ticket = |slot| Ticket { front: 0, slot, generation: 0 };
         let batch = commands.into_iter().zip(0..).map(|(command, slot)| Submission { ticket: ticket(slot), command });
         let (mut batch, mut answers) = (batch.collect::<Vec<_>>(), Answers::default());
@@ -76,37 +82,37 @@ impl Node {
         answers.0.into_iter().map(|(_, outcome)| outcome).collect()
     }
 
-    fn claims(&mut self, commands: &[ClaimCommand]) -> Vec<Outcome> {
+    pub fn claims(&mut self, commands: &[ClaimCommand]) -> Vec<Outcome> {
         self.step(commands.iter().map(|c| Command::Claim(*c)))
     }
 
-    fn ask(&mut self, command: AdminCommand) -> Result<AdminDone, AdminRefusal> {
+    pub fn ask(&mut self, command: AdminCommand) -> Result<AdminDone, AdminRefusal> {
         match self.step([Command::Admin(Box::new(command))]).pop() {
             Some(Outcome::Admin(result)) => *result,
             other => panic!("{other:?}"),
         }
     }
 
-    fn restock(&mut self, name: &str, more: i64, key: Option<u32>) -> Result<AdminDone, AdminRefusal> {
+    pub fn restock(&mut self, name: &str, more: i64, key: Option<u32>) -> Result<AdminDone, AdminRefusal> {
         self.ask(change(name, CampaignPatch { add_stock: Some(more), ..CampaignPatch::default() }, key))
     }
 
-    fn set(&mut self, name: &str, state: AdminState) {
+    pub fn set(&mut self, name: &str, state: AdminState) {
         let patch = CampaignPatch { state: Some(state), ..CampaignPatch::default() };
         assert!(self.ask(change(name, patch, None)).is_ok());
     }
 
-    fn restart(&self) -> Self {
+    pub fn restart(&self) -> Self {
         let (sequencer, published) = start(self.disk.clone(), 1_000_000);
-        Self { disk: self.disk.clone(), sequencer, published, now: self.now }
+        Self { disk: self.disk.clone(), sequencer, published, now: self.now, steady: 0 }
     }
 
-    fn balance(&self, no: u32) -> Balance {
+    pub fn balance(&self, no: u32) -> Balance {
         self.published.pending.balance(CampaignNo(no))
     }
 }
 
-fn accepted(outcome: &Outcome) -> bool {
+pub fn accepted(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Accepted { .. })
 }
 
@@ -270,13 +276,15 @@ proptest! {
             for (command, outcome) in commands.iter().zip(node.claims(&commands)) {
                 match outcome {
                     Outcome::Accepted { seq, amount, .. } => {
-                        let claim = node.published.pending.find(command.claim_id).expect("published before the answer");
+                        let claim = node.published.pending.find(command.claim_id).claims;
+                        prop_assert_eq!(claim.len(), 1, "published before the answer");
+                        let claim = claim[0];
                         prop_assert_eq!((claim.seq, claim.amount, claim.user), (seq, amount, command.user));
                         held.insert(command.claim_id);
                     }
                     Outcome::Replayed(replay) => prop_assert!(held.contains(&replay.claim_id)),
                     Outcome::Refused(Refusal::AlreadyClaimed(id)) => prop_assert!(held.contains(&id)),
-                    Outcome::Refused(_) => prop_assert_eq!(node.published.pending.find(command.claim_id), None),
+                    Outcome::Refused(_) => prop_assert_eq!(node.published.pending.find(command.claim_id), Waiting::default()),
                     other => prop_assert!(false, "{:?}", other),
                 }
             }

@@ -1,10 +1,10 @@
 //! Short ways to say what the tests talk about.
 
-use forebay::queue::{AdminAction, AdminCommand, Book, ClaimCommand, HashKey};
+use forebay::queue::{AdminAction, AdminCommand, Book, ClaimCommand, HashKey, MoveCommand};
 use forebay::sale::campaign::CampaignPatch;
 use forebay::sale::red_packet::Seed;
 use forebay::sale::{
-    Asked, CampaignId, CampaignNo, CampaignSpec, Claim, ClaimId, Durability, Entry, Event, KeyHash, Money, Seq,
+    Asked, CampaignId, CampaignNo, CampaignSpec, Claim, ClaimId, Durability, Fate, KeyHash, Money, Seq, Span,
     Timestamp, Units, UserId,
 };
 
@@ -40,6 +40,35 @@ pub fn packet(name: &str, shares: u64, limit: u64, (total, min, max): (i64, i64,
             "per_user_limit":{limit},"currency":"CNY","red_packet":{{"total":{total},"min":{min},"max":{max}}}}}"#
     );
     CampaignSpec::parse(json.as_bytes()).unwrap()
+}
+
+/// Units without a price, in the same window.
+pub fn coupon(name: &str, stock: u64, limit: u64) -> CampaignSpec {
+    let (opens, closes) = (NOON.plus_micros(-60_000_000), NOON.plus_micros(60_000_000));
+    let json = format!(
+        r#"{{"id":"{name}","kind":"coupon","opens_at":"{opens}","closes_at":"{closes}","stock":{stock},
+            "per_user_limit":{limit}}}"#
+    );
+    CampaignSpec::parse(json.as_bytes()).unwrap()
+}
+
+/// A check-in of 10 points that is open from 2020 to 2040.
+pub fn check_in(name: &str, zone: &str) -> CampaignSpec {
+    let json = format!(
+        r#"{{"id":"{name}","kind":"check_in","opens_at":"2020-01-01T00:00:00Z","closes_at":"2040-01-01T00:00:00Z",
+            "check_in":{{"points":10,"time_zone":"{zone}"}}}}"#
+    );
+    CampaignSpec::parse(json.as_bytes()).unwrap()
+}
+
+/// The same campaign, but its claims must be settled within so many seconds.
+pub fn expiring(spec: CampaignSpec, seconds: i64) -> CampaignSpec {
+    CampaignSpec { reservation_ttl: Some(Span(seconds * 1_000_000)), ..spec }
+}
+
+/// A wish to end a claim of campaign `no`.
+pub fn end(no: u32, claim_id: ClaimId, to: Fate) -> MoveCommand {
+    MoveCommand { claim_id, campaign: CampaignNo(no), to, by: "orders".into(), reason: Box::default() }
 }
 
 pub fn key(no: u32, buyer: u32, key: u32) -> KeyHash {
@@ -78,10 +107,6 @@ pub fn decided(command: &ClaimCommand, seq: u64, amount: Option<i64>) -> Claim {
         accepted_at: NOON,
         durability: Durability::Disk,
     }
-}
-
-pub fn entry(claim: Claim) -> Entry {
-    Entry { seq: claim.seq, at: claim.accepted_at, event: Event::Claimed(claim) }
 }
 
 /// Whatever a book's image holds.
