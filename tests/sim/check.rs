@@ -1,14 +1,14 @@
 //! P1 to P8, held against the product after every step, after every recovery, and at the end.
 
 use forebay::queue::Published;
-use forebay::sale::{CampaignNo, Timestamp};
+use forebay::sale::{CampaignNo, ClaimStatus, Timestamp};
 use forebay::store::Store;
 
 use crate::convert;
 use crate::database::is_poison;
 use crate::disk::End;
 use crate::life::now_or_never;
-use crate::model::{Change, Definition, Fact, Sums, Verdict, Wish};
+use crate::model::{Change, Definition, Sum, Sums, Verdict, What, Wish};
 use crate::plan::{Asked, SECOND, id};
 use crate::world::World;
 
@@ -17,9 +17,10 @@ use crate::world::World;
 pub struct Seen {
     rows: usize,
     dead: usize,
+    ends: usize,
     /// Up to this position the sums are known.
     retired: u64,
-    sums: Vec<(Sums, Sums)>,
+    sums: Vec<Sums>,
     /// Positions that have a row or a dead letter.
     landed: u64,
     /// What the last recovery found.
@@ -37,6 +38,8 @@ pub fn promise(verdict: Verdict) -> &'static str {
         Verdict::SoldOut(_) => "P2 (no oversell)",
         Verdict::Replayed(_) | Verdict::Already(_) | Verdict::OverLimit | Verdict::KeyReused => "P3 (one per buyer)",
         Verdict::NotOpen(_) | Verdict::Ended | Verdict::Paused => "P5 (window)",
+        Verdict::Moved | Verdict::MovedBefore | Verdict::NotHeld | Verdict::IsSettled => "P1 (one end)",
+        Verdict::IsCheckIn | Verdict::IsReleased => "P5 (an end refused)",
         _ => "P5 (operator)",
     }
 }
@@ -80,38 +83,73 @@ impl World {
         }
         let due = (self.seen.landed + 1..=cursor).filter(|&seq| self.model.held(seq).is_some()).count();
         assert_eq!(landed, due, "P1: of {due} claims up to entry {cursor} only {landed} are in the database");
+        self.check_ends(cursor);
         self.seen.landed = cursor;
+    }
+
+    /// Every end that the database took is one that was promised, of a claim that it has, once.
+    fn check_ends(&mut self, cursor: u64) {
+        let ends = self.db.ends_from(self.seen.ends);
+        self.seen.ends += ends.len();
+        let due = (self.seen.landed + 1..=cursor).filter(|&seq| self.model.ended(seq).is_some()).count();
+        assert_eq!(ends.len(), due, "P1: of {due} ends up to entry {cursor} only {} are in the database", ends.len());
+        for end in ends {
+            let Some((held, to)) = self.model.ended(end.seq.0) else { panic!("P5: entry {} ends no claim", end.seq) };
+            let fits = convert::end_fits(self.key, held, to, &end.moved);
+            assert!(fits && end.at.0 == self.model.facts[end.seq.0 as usize - 1].at, "P1: {end:?} of {held:?}");
+        }
     }
 
     fn check_views(&self, published: &Published) {
         let views = published.views.load();
         assert_eq!(views.all().len(), self.model.sales.len(), "P5: another number of campaigns");
         for (view, sale) in views.all().iter().zip(&self.model.sales) {
-            let seen = (view.free().0, view.version(), view.stock_version());
-            assert_eq!(seen, (sale.free(), sale.version(), sale.stock_version()), "P2: free, version, stock version");
+            let free = sale.def.check_in.is_none().then_some(sale.free());
+            let seen = (view.shown_free().map(|free| free.0), view.version(), view.stock_version());
+            assert_eq!(seen, (free, sale.version(), sale.stock_version()), "P2: free, version, stock version");
             let word = view.state(Timestamp(self.clock)).as_str();
             assert_eq!(word, sale.word(self.clock), "P5 (window): the state that the front end sees");
         }
     }
 
+    /// What of each sale waits: claims, payments and returns.
+    fn waiting(&self, retired: u64) -> Vec<[Sum; 3]> {
+        let mut all = vec![[Sum::default(); 3]; self.model.sales.len()];
+        for seq in retired + 1..=self.model.facts.len() as u64 {
+            if let Some(held) = self.model.held(seq) {
+                all[held.ask.sale][0].add(held);
+            } else if let Some((held, to)) = self.model.ended(seq) {
+                all[held.ask.sale][if to.gives_back() { 2 } else { 1 }].add(held);
+            }
+        }
+        all
+    }
+
     fn check_balances(&self, published: &Published) {
+        let waiting = self.waiting(self.seen.retired);
         for (no, sale) in self.model.sales.iter().enumerate() {
             let b = published.pending.balance(CampaignNo(no as u32));
-            let (live, dead) = self.seen.sums.get(no).copied().unwrap_or_default();
+            let (there, [claims, paid, back]) = (self.seen.sums.get(no).copied().unwrap_or_default(), waiting[no]);
             assert_eq!((b.error(), b.money_error()), (0, 0), "P4 (conservation): {b:?}");
-            let accepted = sale.stock() - sale.free() - live.units - dead.units;
-            let due = (sale.stock(), sale.free(), accepted, live.units, dead.units);
-            assert_eq!((b.stock, b.free, b.accepted, b.persisted, b.dead), due, "P4 (conservation): units of {no}");
-            assert_eq!((b.money_persisted, b.money_dead), (live.money, dead.money), "P4: money of {no}");
-            if sale.def.packet.is_some() {
-                let accepted = sale.total() - sale.left() - live.money - dead.money;
-                let due = (sale.total(), sale.left(), accepted);
-                assert_eq!((b.money_stock, b.money_free, b.money_accepted), due, "P4: money of {no}");
-            } else {
-                let worth = |units: u64| sale.def.price.unwrap_or(0) * units as i64;
-                let due = (worth(sale.stock()), worth(sale.free()), worth(accepted));
-                assert_eq!((b.money_stock, b.money_free, b.money_accepted), due, "P4: money of {no}");
+            let free = if sale.def.check_in.is_some() { 0 } else { sale.free() };
+            assert_eq!((b.stock, b.free), (sale.stock(), free), "P4 (conservation): stock and free of {no}");
+            let due = (there.settled.units + paid.units, there.settled.money + paid.money);
+            assert_eq!((b.settled, b.money_settled), due, "P4: what is paid of {no} counts at once");
+            let due = (there.returned.units + back.units, there.returned.money + back.money);
+            assert_eq!((b.returned, b.money_returned), due, "P4: what was given back of {no} counts at once, and once");
+            if paid.units + back.units == 0 {
+                let due = (claims.units, there.persisted.units, there.dead.units);
+                assert_eq!((b.accepted, b.persisted, b.dead), due, "P4 (conservation): units of {no}");
+                let due = (claims.money, there.persisted.money, there.dead.money);
+                assert_eq!((b.money_accepted, b.money_persisted, b.money_dead), due, "P4: money of {no}");
             }
+            let worth = |units: u64| sale.def.price.unwrap_or(0) * units as i64;
+            let due = match (sale.def.packet, sale.def.check_in) {
+                (Some(_), _) => (sale.total(), sale.left()),
+                (_, Some(check_in)) => (check_in.points * sale.stock() as i64, 0),
+                _ => (worth(sale.stock()), worth(sale.free())),
+            };
+            assert_eq!((b.money_stock, b.money_free), due, "P4: money of {no}");
         }
     }
 
@@ -126,6 +164,16 @@ impl World {
                 life.published.pending.lease(self.seen.last_seq as usize + 1).map(|l| l.entries).unwrap_or_default();
             let clock = std::mem::replace(&mut self.clock, doubt.now);
             self.model.time = doubt.time;
+            if let Some(sweep) = &doubt.sweep {
+                let swept = self.expect_sweep(sweep);
+                for at in swept.clone() {
+                    let entry = entries.iter().find(|e| e.seq.0 == at as u64 + 1);
+                    let differs = entry.map(|e| convert::entry_differs(self.key, &self.model, e));
+                    assert_eq!(differs, Some(None), "P1: half a sweep survived, or not as it was due");
+                }
+                self.count_swept(swept);
+                self.clocks.upto = None;
+            }
             for asked in &doubt.asked {
                 let verdict = self.expect(asked);
                 if !verdict.enters() {
@@ -145,8 +193,8 @@ impl World {
             self.clock = clock;
         }
         for id in doubt.revealed {
-            let kept = self.model.facts.iter().any(|fact| match fact {
-                Fact::Held(held) => convert::claim_id(self.key, &held.ask) == id,
+            let kept = self.model.facts.iter().any(|fact| match &fact.what {
+                What::Held(held) => convert::claim_id(self.key, &held.ask) == id,
                 _ => false,
             });
             assert!(kept, "P1/P5: an answer named claim {id}, and a crash took it");
@@ -159,7 +207,7 @@ impl World {
         let found = self.seen.last_seq;
         assert!(found >= last, "P1 (no lost ack): {last} entries were promised, {found} are left");
         assert!(found <= last, "P5 (one story): {found} entries are there, promised were {last}");
-        let newest = self.model.facts.iter().rev().find_map(|f| if let Fact::Held(h) = f { Some(h.at) } else { None });
+        let newest = self.model.facts.last().map(|fact| fact.at);
         let (earliest, time) = (newest.unwrap_or(0), self.seen.last_time);
         assert!(
             (earliest..=self.top).contains(&time),
@@ -183,9 +231,14 @@ impl World {
         }
         let views = published.views.load();
         for (view, sale) in views.all().iter().zip(&self.model.sales) {
-            for user in sale.users() {
+            for (user, claims) in sale.holders.iter().filter(|_| !sale.state.released) {
+                let today = |&claim: &usize| {
+                    let day = sale.days.last().filter(|_| sale.def.check_in.is_some());
+                    day.is_none_or(|day| self.model.claim(claim).hold == *day as u64)
+                };
                 let hash = self.key.user(&convert::user_id(user));
-                assert!(view.may_hold(hash), "P3: {user} holds a claim, and the front end does not know");
+                let known = !claims.iter().any(today) || view.may_hold(hash);
+                assert!(known, "P3: {user} holds a claim, and the front end does not know");
             }
         }
     }
@@ -197,7 +250,7 @@ impl World {
         for asked in self.doubt.iter().flat_map(|d| &d.asked) {
             if let Asked::Claim(ask) = asked {
                 let found = pending.find(convert::claim_id(self.key, ask));
-                assert!(found.is_none(), "P5: a status read reveals what is not known to be durable");
+                assert!(found.claims.is_empty(), "P5: a status read reveals what is not known to be durable");
             }
         }
         if self.model.facts.is_empty() {
@@ -207,17 +260,26 @@ impl World {
         let Some(held) = self.model.held(seq) else { return };
         let id = convert::claim_id(self.key, &held.ask);
         let user = convert::user_id(&held.ask.user);
-        let waits = seq > pending.retired().0;
-        let mine = pending.of(&user, self.key.user(&user));
-        let found = pending.find(id);
-        assert_eq!(found.is_some(), waits, "P5: claim {id} at {seq} in the buffer");
-        assert_eq!(mine.iter().any(|c| c.claim_id == id), waits, "P5: claim {id} among its buyer's");
-        if let Some(claim) = found {
-            let wrong = convert::differs(self.key, held, &claim);
+        let waits = |seq: u64| seq > pending.retired().0;
+        let end = held.end.map(|(at, to)| (at as u64 + 1, to));
+        let (found, mine) = (pending.find(id), pending.of(&user, self.key.user(&user)));
+        let claims = mine.claims.iter().filter(|c| c.claim_id == id).count();
+        assert_eq!(found.claims.len(), usize::from(waits(seq)), "P5: claim {id} at {seq} in the buffer");
+        assert_eq!(claims, found.claims.len(), "P5: claim {id} among its buyer's");
+        let ends = found.ends.iter().map(|end| (end.seq.0, end.moved.to)).collect::<Vec<_>>();
+        let due: Vec<_> = end.iter().filter(|(at, _)| waits(*at)).map(|(at, to)| (*at, convert::end(*to))).collect();
+        assert_eq!(ends, due, "P5: what became of claim {id}, in the buffer");
+        assert_eq!(mine.end_of(id), found.end_of(id), "P5: the end of claim {id} among its buyer's");
+        if let Some(claim) = found.claims.first() {
+            let wrong = convert::differs(self.key, held, claim);
             assert!(wrong.is_none(), "P5: read {}", wrong.unwrap_or_default());
             self.tally.one("look-ups in the buffer");
         } else if let Some(Ok(stored)) = now_or_never(self.db.claim(id)) {
-            assert_eq!(stored.is_none(), is_poison(&held.ask.user), "P1: claim {id} is in neither buffer nor database");
+            let alive = if is_poison(&held.ask.user) { ClaimStatus::Accepted } else { ClaimStatus::Persisted };
+            // The database may have more than this process knows of.
+            let end = end.filter(|(at, _)| *at <= self.db.cursor());
+            let due = end.map_or(alive, |(_, to)| convert::end(to).status());
+            assert_eq!(stored.map(|stored| stored.status), Some(due), "P1: claim {id} in the database");
             self.tally.one("look-ups in the database");
         }
     }
@@ -230,27 +292,32 @@ impl World {
         self.db.heal();
         self.die(End::PowerCut);
         self.clock = self.clock.max(self.model.time) + 1;
+        self.expire_all();
+        // What is claimed from now on may be settled for ever.
+        self.ticking = false;
         for no in 0..self.model.sales.len() {
             self.sell_out(no);
         }
         // A last good row: it tells a run of poison rows from a broken table.
         let (opens, closes) = (self.clock - SECOND, self.clock + 3_600 * SECOND);
         let name = "the-last".to_owned();
-        let def = Definition { name, opens, closes, limit: 1, stock: 1, price: None, packet: None };
+        let (price, packet, check_in, ttl) = (None, None, None, None);
+        let def = Definition { name, opens, closes, limit: 1, stock: 1, price, packet, check_in, coupon: true, ttl };
         self.submit(vec![Asked::Define(def, None)]);
         self.drain_all();
         self.die(End::PowerCutLosingAll);
         self.check();
         self.drain_all();
-        let held = self.model.facts.iter().filter(|f| matches!(f, Fact::Held(_))).count();
+        let held = self.model.facts.iter().filter(|f| matches!(f.what, What::Held(_))).count();
         assert_eq!(self.seen.rows + self.seen.dead, held, "P1: rows and dead letters");
         assert_eq!(self.db.cursor(), self.model.facts.len() as u64, "P1: the database's position");
         for (no, sale) in self.model.sales.iter().enumerate() {
-            let sold = sale.stock() - sale.free();
-            let (live, dead) = self.seen.sums.get(no).copied().unwrap_or_default();
-            assert_eq!(live.units + dead.units, sold, "P1, P2: units of {no}");
+            let sums = self.seen.sums.get(no).copied().unwrap_or_default();
+            let held = [sums.persisted, sums.settled, sums.dead];
+            let (units, paid): (u64, i64) = held.iter().fold((0, 0), |(u, m), sum| (u + sum.units, m + sum.money));
+            let sold = if sale.def.check_in.is_some() { sale.stock() } else { sale.stock() - sale.free() };
+            assert_eq!(units, sold, "P1, P2: units of {no}");
             assert!(sale.wish() == Wish::Closed || sale.def.name == "the-last" || sold == sale.stock(), "P6: {no}");
-            let paid = live.money + dead.money;
             let packet = sale.def.packet.is_some();
             assert!(!packet || paid + sale.left() == sale.total(), "P4: {paid} of {} paid", sale.total());
             assert!(!packet || sale.free() > 0 || paid == sale.total(), "P4: all shares are claimed, not all is paid");
@@ -260,7 +327,8 @@ impl World {
 
     /// Sells whatever is left of a sale; the model says whether each answer is right.
     fn sell_out(&mut self, no: usize) {
-        if self.model.sales[no].wish() == Wish::Closed {
+        let sale = &self.model.sales[no];
+        if sale.wish() == Wish::Closed || sale.def.check_in.is_some() {
             return;
         }
         let (opens, closes) = (Some(self.clock - SECOND), Some(self.clock + 3_600 * SECOND));

@@ -3,16 +3,18 @@
 use forebay::queue::book::HashKey;
 use forebay::queue::journal::Identity;
 use forebay::queue::{
-    AdminAction, AdminCommand, AdminDone, AdminRefusal, ClaimCommand, Command, Outcome, Refusal, Replay,
+    AdminAction, AdminCommand, AdminDone, AdminRefusal, ClaimCommand, Command, MoveCommand, MoveDone, MoveRefusal,
+    Outcome, Refusal, Replay,
 };
 use forebay::sale::campaign::{AdminState, CampaignPatch};
+use forebay::sale::check_in::Zone;
 use forebay::sale::red_packet::Seed;
 use forebay::sale::{
-    Asked as By, CampaignId, CampaignKind, CampaignNo, CampaignSpec, Claim, ClaimId, Currency, Durability, Entry,
-    Event, Money, RedPacketSpec, Split, Timestamp, Units, UserId,
+    Asked as By, CampaignId, CampaignKind, CampaignNo, CampaignSpec, CheckInSpec, Claim, ClaimId, Currency, Durability,
+    Entry, Event, Fate as End, Money, Moved, RedPacketSpec, Span, Split, Timestamp, Units, UserId,
 };
 
-use crate::model::{Ask, Change, Definition, Fact, Held, Model, Verdict, Wish};
+use crate::model::{Ask, Change, Definition, Fate, Held, Model, Verdict, What, Wish};
 use crate::plan::Asked;
 
 /// The data folder's identity in every life of a seed.
@@ -45,15 +47,34 @@ pub fn spec(def: &Definition) -> CampaignSpec {
     });
     CampaignSpec {
         id: campaign_id(&def.name),
-        kind: if def.packet.is_some() { CampaignKind::RedPacket } else { CampaignKind::FlashSale },
+        kind: match (def.packet, def.check_in, def.coupon) {
+            (Some(_), ..) => CampaignKind::RedPacket,
+            (_, Some(_), _) => CampaignKind::CheckIn,
+            (.., true) => CampaignKind::Coupon,
+            _ => CampaignKind::FlashSale,
+        },
         title: String::new(),
         opens_at: Timestamp(def.opens),
         closes_at: Timestamp(def.closes),
         per_user_limit: Units(def.limit),
         stock: Units(def.stock),
-        currency: Currency::parse("CNY"),
+        currency: Currency::parse("CNY").filter(|_| def.check_in.is_none() && !def.coupon),
         price: def.price.map(Money),
         red_packet,
+        check_in: def.check_in.map(|c| CheckInSpec {
+            points: Money(c.points),
+            zone: Zone::parse("zone", c.place.zone).expect("a zone that everybody knows"),
+        }),
+        reservation_ttl: def.ttl.map(Span),
+    }
+}
+
+/// What becomes of a claim, in the product's word.
+pub fn end(to: Fate) -> End {
+    match to {
+        Fate::Settled => End::Settled,
+        Fate::Cancelled => End::Cancelled,
+        Fate::Expired => End::Expired,
     }
 }
 
@@ -98,6 +119,13 @@ pub fn command(key: HashKey, model: &Model, asked: &Asked) -> Command {
             }
             admin(&def.name, k, AdminAction::Create(spec(def), seed))
         }
+        Asked::End(ask, to) => Command::Move(Box::new(MoveCommand {
+            claim_id: claim_id(key, ask),
+            campaign: CampaignNo(ask.sale as u32),
+            to: end(*to),
+            by: "orders".into(),
+            reason: Box::default(),
+        })),
         Asked::Change(no, change, k) => {
             let name = model.sales.get(*no).map_or_else(|| format!("sale-{no}"), |s| s.def.name.clone());
             admin(&name, k, AdminAction::Change(campaign_id(&name), patch(change)))
@@ -115,6 +143,7 @@ pub fn differs(key: HashKey, held: &Held, claim: &Claim) -> Option<String> {
         && claim.receipt_key == held.ask.receipt_key
         && claim.key == held.ask.key.map(|k| key.key(claim.campaign, &claim.user, &k.to_string()))
         && claim.seq.0 == held.seq
+        && u64::from(claim.hold) == held.hold
         && claim.accepted_at.0 == held.at
         && claim.durability == Durability::Disk;
     (!same).then(|| format!("{claim:?} instead of {held:?}"))
@@ -123,16 +152,29 @@ pub fn differs(key: HashKey, held: &Held, claim: &Claim) -> Option<String> {
 /// How an entry differs from what was promised at its position, if it does.
 pub fn entry_differs(key: HashKey, model: &Model, entry: &Entry) -> Option<String> {
     let fact = model.facts.get((entry.seq.0 as usize).checked_sub(1)?);
-    match (fact, &entry.event) {
-        (Some(Fact::Held(held)), Event::Claimed(claim)) => differs(key, held, claim),
-        (Some(Fact::Made { sale }), Event::Created(made))
-            if made.no.0 as usize == *sale && made.spec == spec(&model.sales[*sale].def) =>
-        {
-            None
+    let Some(fact) = fact else { return Some(format!("{entry:?}, where nothing was promised")) };
+    let same = match (&fact.what, &entry.event) {
+        (What::Held(held), Event::Claimed(claim)) => return differs(key, held, claim),
+        (What::Made, Event::Created(made)) => {
+            made.no.0 as usize == fact.sale && made.spec == spec(&model.sales[fact.sale].def)
         }
-        (Some(Fact::Changed { sale, .. }), Event::Changed(changed)) if changed.no.0 as usize == *sale => None,
-        (fact, event) => Some(format!("{event:?} instead of {fact:?}")),
-    }
+        (What::Changed { .. }, Event::Changed(changed)) => changed.no.0 as usize == fact.sale,
+        (What::Ended { claim, to, .. }, Event::Moved(moved)) => {
+            entry.at.0 == fact.at && end_fits(key, model.claim(*claim), *to, moved)
+        }
+        (What::Released, Event::Released(no)) => no.0 as usize == fact.sale && entry.at.0 == fact.at,
+        _ => false,
+    };
+    (!same).then(|| format!("{entry:?} instead of {fact:?}"))
+}
+
+/// Whether an end is that of this claim, with its units and its amount.
+pub fn end_fits(key: HashKey, held: &Held, to: Fate, moved: &Moved) -> bool {
+    moved.claim_id == claim_id(key, &held.ask)
+        && moved.campaign.0 as usize == held.ask.sale
+        && moved.quantity.0 == held.ask.units
+        && held.amount.is_none_or(|a| moved.amount.map(|m| m.0) == a)
+        && moved.to == end(to)
 }
 
 fn replay_fits(key: HashKey, held: &Held, r: &Replay) -> bool {
@@ -147,10 +189,7 @@ fn replay_fits(key: HashKey, held: &Held, r: &Replay) -> bool {
 
 /// Whether a final answer is what the model says. An acceptance's amount is checked by the model itself.
 pub fn fits(key: HashKey, model: &Model, verdict: Verdict, answer: &Outcome) -> bool {
-    let held = |at: usize| match &model.facts[at] {
-        Fact::Held(held) => Some(&**held),
-        _ => None,
-    };
+    let held = |at: usize| model.held(at as u64 + 1);
     match (verdict, answer) {
         (Verdict::Accepted, Outcome::Accepted { seq, at, .. }) => {
             held(model.facts.len() - 1).is_some_and(|h| h.seq == seq.0 && h.at == at.0)
@@ -172,6 +211,15 @@ pub fn fits(key: HashKey, model: &Model, verdict: Verdict, answer: &Outcome) -> 
             _ => false,
         },
         (verdict, Outcome::Admin(done)) => admin_fits(verdict, done),
+        (verdict, Outcome::Moved(done)) => match done {
+            Ok(MoveDone::Moved) => verdict == Verdict::Moved,
+            Ok(MoveDone::Repeated) => verdict == Verdict::MovedBefore,
+            Err(MoveRefusal::NotHeld) => verdict == Verdict::NotHeld,
+            Err(MoveRefusal::Settled) => verdict == Verdict::IsSettled,
+            Err(MoveRefusal::CheckIn) => verdict == Verdict::IsCheckIn,
+            Err(MoveRefusal::Released) => verdict == Verdict::IsReleased,
+            Err(MoveRefusal::BufferFull | MoveRefusal::NotDurable) => false,
+        },
         _ => false,
     }
 }
@@ -206,7 +254,7 @@ pub fn revealed(asked: &Asked, key: HashKey, answer: &Outcome) -> Option<ClaimId
 /// Whether an answer says that the buffer is full.
 pub fn is_full(answer: &Outcome) -> bool {
     match answer {
-        Outcome::Refused(Refusal::BufferFull) => true,
+        Outcome::Refused(Refusal::BufferFull) | Outcome::Moved(Err(MoveRefusal::BufferFull)) => true,
         Outcome::Admin(done) => matches!(**done, Err(AdminRefusal::BufferFull)),
         _ => false,
     }
@@ -215,25 +263,37 @@ pub fn is_full(answer: &Outcome) -> bool {
 /// Whether an answer says that nothing can be made durable.
 pub fn is_not_durable(answer: &Outcome) -> bool {
     match answer {
-        Outcome::Refused(Refusal::NotDurable) => true,
+        Outcome::Refused(Refusal::NotDurable) | Outcome::Moved(Err(MoveRefusal::NotDurable)) => true,
         Outcome::Admin(done) => matches!(**done, Err(AdminRefusal::NotDurable)),
         _ => false,
     }
 }
 
 /// What an answer is called in the counts.
-pub fn name(answer: &Outcome) -> &'static str {
+pub fn name(asked: &Asked, answer: &Outcome) -> &'static str {
     match answer {
+        Outcome::Moved(Ok(MoveDone::Moved)) if matches!(asked, Asked::End(_, Fate::Settled)) => "answered: settled",
+        Outcome::Moved(Ok(MoveDone::Moved)) => "answered: cancelled",
         Outcome::Accepted { .. } => "answered: accepted",
         Outcome::Replayed(_) => "answered: replayed",
         Outcome::Unknown => "answered: unknown",
+        Outcome::Moved(Ok(MoveDone::Repeated)) => "answered: ended before",
+        Outcome::Moved(Err(refusal)) => match refusal {
+            MoveRefusal::NotHeld => "answered: not held",
+            MoveRefusal::Settled => "answered: settled already",
+            MoveRefusal::CheckIn => "answered: a check-in is final",
+            MoveRefusal::Released => "answered: released",
+            MoveRefusal::BufferFull => "answered: buffer full",
+            MoveRefusal::NotDurable => "answered: not durable",
+        },
+        Outcome::Cart(_) => "answered: cart",
         Outcome::Admin(done) if done.is_ok() => "answered: operator's wish done",
         Outcome::Admin(_) => "answered: operator's wish refused",
         Outcome::Refused(refusal) => match refusal {
             Refusal::AlreadyClaimed(_) => "answered: already claimed",
             Refusal::SoldOut { .. } => "answered: sold out",
             Refusal::NotOpen { .. } => "answered: not open",
-            Refusal::Ended => "answered: ended",
+            Refusal::Ended => "answered: over",
             Refusal::Paused => "answered: paused",
             Refusal::KeyReused => "answered: key reused",
             Refusal::OverLimit { .. } => "answered: over the limit",

@@ -4,14 +4,17 @@
 //! be lost on either side of the commit, a request may arrive twice, the process may die beside it. It keeps every row
 //! that was ever inserted, in order, without a unique key that would hide a double: the model looks for those.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use forebay::sale::{CampaignId, ClaimId, ClaimStatus, Money, Seq, Units, UserId};
-use forebay::store::{Batch, ClaimRow, DeadRow, Position, Row, Store, StoreError, StoredClaim, Totals, Written};
+use forebay::sale::{CampaignId, CampaignNo, ClaimId, ClaimStatus, Fate, Money, Seq, Units, UserId};
+use forebay::store::{
+    Batch, ClaimRow, DeadLetter, DeadRow, EndRow, Position, Requeued, Row, Store, StoreError, StoredCart, StoredClaim,
+    Totals, Written,
+};
 
 /// What the database does wrong, once; an outage lasts for some calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,6 +53,13 @@ struct Inner {
     by_id: BTreeMap<ClaimId, usize>,
     holds: BTreeMap<(u32, UserId, u32), ClaimId>,
     dead: Vec<Dead>,
+    /// What became of claims, rows and dead letters alike.
+    ends: BTreeMap<ClaimId, EndRow>,
+    /// The same, in the order in which they came.
+    end_log: Vec<EndRow>,
+    /// Carts, as they are.
+    carts: BTreeMap<UserId, StoredCart>,
+    dead_by_id: BTreeMap<ClaimId, usize>,
     totals: BTreeMap<u32, Totals>,
     armed: VecDeque<Fault>,
     outage: u64,
@@ -117,6 +127,11 @@ impl SimDb {
         self.lock().dead[from..].to_vec()
     }
 
+    /// The ends of claims from the `from`-th on.
+    pub fn ends_from(&self, from: usize) -> Vec<EndRow> {
+        self.lock().end_log[from..].to_vec()
+    }
+
     pub fn fired(&self) -> BTreeMap<&'static str, u64> {
         self.lock().fired.clone()
     }
@@ -169,25 +184,72 @@ impl Inner {
         Some(fault)
     }
 
-    /// Whether a row of these can't be taken.
-    fn check(&self, rows: &mut dyn Iterator<Item = &Row>) -> Result<(), StoreError> {
-        for row in rows {
-            let Row::Claim(row) = row else { continue };
-            if is_poison(row.claim.user.as_str()) {
-                return Err(StoreError::Row(format!("{} is poison (injected)", row.claim.user)));
-            }
-            if let Some(&at) = self.by_id.get(&row.claim.claim_id) {
-                if self.rows[at] != *row {
-                    return Err(StoreError::Row(format!("{} is there with other content", row.claim.claim_id)));
+    /// Whether a row of these, but for the `dead` ones, can't be taken. A hold that an end frees can be taken in the same
+    /// batch.
+    fn check(&self, rows: &[Row], dead: &[DeadRow]) -> Result<(), StoreError> {
+        let freed = rows.iter().filter_map(|row| match row {
+            Row::End(end) if end.moved.to.returns_units() => Some(end.moved.claim_id),
+            _ => None,
+        });
+        let freed: BTreeSet<ClaimId> = freed.collect();
+        let ended = |id| freed.contains(&id);
+        let mut ends = BTreeMap::new();
+        let mut holds = BTreeMap::new();
+        for (i, row) in rows.iter().enumerate() {
+            let is_dead = dead.iter().any(|d| d.index == i);
+            match row {
+                Row::Claim(row) if is_dead => {
+                    ends.insert(row.claim.claim_id, None);
                 }
-                continue;
-            }
-            let hold = (row.claim.campaign.0, row.claim.user, row.claim.hold);
-            if let Some(other) = self.holds.get(&hold) {
-                return Err(StoreError::Row(format!("{hold:?} is held by {other}")));
+                Row::Claim(row) => {
+                    self.check_claim(row, &ended)?;
+                    ends.insert(row.claim.claim_id, None);
+                    let hold = (row.claim.campaign.0, row.claim.user, row.claim.hold);
+                    if !ended(row.claim.claim_id) && holds.insert(hold, row.claim.claim_id).is_some() {
+                        return Err(StoreError::Row(format!("{hold:?} is held twice")));
+                    }
+                }
+                Row::End(end) if !is_dead => {
+                    let id = end.moved.claim_id;
+                    let known = ends.get(&id).copied().or_else(|| self.knows(id).then(|| self.fate_of(id)));
+                    match known {
+                        None => return Err(StoreError::Row(format!("{id} is no claim"))),
+                        Some(Some(to)) if to != end.moved.to => {
+                            return Err(StoreError::Row(format!("{id} is {to:?} already")));
+                        }
+                        Some(_) => ends.insert(id, Some(end.moved.to)),
+                    };
+                }
+                Row::End(_) | Row::Cart(_) | Row::Campaign(_) => {}
             }
         }
         Ok(())
+    }
+
+    fn check_claim(&self, row: &ClaimRow, ended: &dyn Fn(ClaimId) -> bool) -> Result<(), StoreError> {
+        if is_poison(row.claim.user.as_str()) {
+            return Err(StoreError::Row(format!("{} is poison (injected)", row.claim.user)));
+        }
+        if let Some(&at) = self.by_id.get(&row.claim.claim_id) {
+            let same = self.rows[at] == *row;
+            let text = format!("{} is there with other content", row.claim.claim_id);
+            return if same { Ok(()) } else { Err(StoreError::Row(text)) };
+        }
+        let hold = (row.claim.campaign.0, row.claim.user, row.claim.hold);
+        match self.holds.get(&hold) {
+            Some(other) if !ended(*other) && !ended(row.claim.claim_id) => {
+                Err(StoreError::Row(format!("{hold:?} is held by {other}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn knows(&self, id: ClaimId) -> bool {
+        self.by_id.contains_key(&id) || self.dead_by_id.contains_key(&id)
+    }
+
+    fn fate_of(&self, id: ClaimId) -> Option<Fate> {
+        self.ends.get(&id).map(|end| end.moved.to)
     }
 
     fn commit(&mut self, batch: &Batch, dead: &[DeadRow]) -> Result<Written, StoreError> {
@@ -202,50 +264,83 @@ impl Inner {
             return Err(StoreError::Fenced(format!("the cursor is {}, not {}", self.cursor, batch.after)));
         }
         let is_dead = |i: usize| dead.iter().any(|d| d.index == i);
-        self.check(&mut batch.rows.iter().enumerate().filter(|(i, _)| !is_dead(*i)).map(|(_, r)| r))?;
-        let mut new_claims = 0;
+        self.check(&batch.rows, dead)?;
+        let (mut new_claims, mut moved_dead) = (0, false);
         for (i, row) in batch.rows.iter().enumerate() {
             match row {
                 Row::Claim(row) if is_dead(i) => {
+                    self.dead_by_id.insert(row.claim.claim_id, self.dead.len());
                     self.dead.push(Dead { row: *row });
                     self.fire("database: poison row");
-                    self.add(row, true);
+                    self.count(row, Place::Dead, 1);
                 }
                 Row::Claim(row) => {
                     new_claims += 1;
                     self.insert(row);
                 }
+                Row::End(end) if is_dead(i) => panic!("P1: an end went to the dead letters: {end:?}"),
+                Row::End(end) => moved_dead |= !self.end(end),
+                Row::Cart(row) => crate::lines::set(&mut self.carts, row),
                 Row::Campaign(_) => {}
             }
         }
         self.cursor = batch.upto.0;
-        Ok(Written::Committed { new_claims })
+        Ok(Written::Committed { new_claims, moved_dead })
     }
 
     fn insert(&mut self, row: &ClaimRow) {
         self.by_id.insert(row.claim.claim_id, self.rows.len());
         self.holds.insert((row.claim.campaign.0, row.claim.user, row.claim.hold), row.claim.claim_id);
         self.rows.push(*row);
-        self.add(row, false);
+        self.count(row, Place::Persisted, 1);
     }
 
-    fn add(&mut self, row: &ClaimRow, dead: bool) {
-        let totals = self.totals.entry(row.claim.campaign.0).or_insert(Totals {
-            campaign: row.campaign,
-            no: row.claim.campaign,
-            persisted: Units(0),
-            persisted_money: Money(0),
-            dead: Units(0),
-            dead_money: Money(0),
-        });
-        let (units, money) = (row.claim.quantity.0, row.claim.amount.map_or(0, |a| a.0));
-        if dead {
-            totals.dead.0 += units;
-            totals.dead_money.0 += money;
-        } else {
-            totals.persisted.0 += units;
-            totals.persisted_money.0 += money;
+    /// Whether the end moved a row.
+    fn end(&mut self, end: &EndRow) -> bool {
+        let (id, to) = (end.moved.claim_id, end.moved.to);
+        self.end_log.push(end.clone());
+        if self.ends.insert(id, end.clone()).is_some() {
+            return false;
         }
+        let place = if to.returns_units() { Place::Returned } else { Place::Settled };
+        if let Some(&at) = self.by_id.get(&id) {
+            let row = self.rows[at];
+            let hold = (row.claim.campaign.0, row.claim.user, row.claim.hold);
+            if to.returns_units() && self.holds.get(&hold) == Some(&id) {
+                self.holds.remove(&hold);
+            }
+            self.count(&row, Place::Persisted, -1);
+            self.count(&row, place, 1);
+            return true;
+        }
+        self.fire("database: the end of a dead letter's claim");
+        let dead = self.dead_by_id.get(&id).map(|&at| self.dead[at].row);
+        // One that is paid stays counted among the dead.
+        if let Some(row) = dead.filter(|_| to.returns_units()) {
+            self.count(&row, Place::Dead, -1);
+            self.count(&row, place, 1);
+        }
+        false
+    }
+
+    fn count(&mut self, row: &ClaimRow, place: Place, sign: i64) {
+        let totals =
+            self.totals.entry(row.claim.campaign.0).or_insert_with(|| nothing(row.campaign, row.claim.campaign));
+        let (units, money) = match place {
+            Place::Persisted => (&mut totals.persisted, &mut totals.persisted_money),
+            Place::Settled => (&mut totals.settled, &mut totals.settled_money),
+            Place::Returned => (&mut totals.returned, &mut totals.returned_money),
+            Place::Dead => (&mut totals.dead, &mut totals.dead_money),
+        };
+        units.0 = units.0.checked_add_signed(sign * row.claim.quantity.0 as i64).expect("P1: a sum below nothing");
+        money.0 += sign * row.claim.amount.map_or(0, |a| a.0);
+    }
+
+    fn stored(&self, row: &ClaimRow) -> StoredClaim {
+        let id = row.claim.claim_id;
+        let held = if self.dead_by_id.contains_key(&id) { ClaimStatus::Accepted } else { ClaimStatus::Persisted };
+        let status = self.fate_of(id).map_or(held, Fate::status);
+        StoredClaim { row: *row, status, ended: None }
     }
 
     fn readable(&mut self) -> Result<(), StoreError> {
@@ -257,8 +352,28 @@ impl Inner {
     }
 }
 
-fn stored(row: &ClaimRow) -> StoredClaim {
-    StoredClaim { row: *row, status: ClaimStatus::Persisted }
+/// Which sum a claim is counted in.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    Persisted,
+    Settled,
+    Returned,
+    Dead,
+}
+
+fn nothing(campaign: CampaignId, no: CampaignNo) -> Totals {
+    Totals {
+        campaign,
+        no,
+        persisted: Units(0),
+        persisted_money: Money(0),
+        settled: Units(0),
+        settled_money: Money(0),
+        returned: Units(0),
+        returned_money: Money(0),
+        dead: Units(0),
+        dead_money: Money(0),
+    }
 }
 
 impl Store for SimDb {
@@ -298,20 +413,26 @@ impl Store for SimDb {
     async fn probe(&self, rows: &[Row]) -> Result<(), StoreError> {
         let mut inner = self.lock();
         inner.readable()?;
-        inner.check(&mut rows.iter())
+        inner.check(rows, &[])
     }
 
     async fn claim(&self, id: ClaimId) -> Result<Option<StoredClaim>, StoreError> {
         let mut inner = self.lock();
         inner.readable()?;
-        Ok(inner.by_id.get(&id).map(|&at| stored(&inner.rows[at])))
+        let row = inner.by_id.get(&id).map(|&at| &inner.rows[at]);
+        let row = row.or_else(|| inner.dead_by_id.get(&id).map(|&at| &inner.dead[at].row));
+        Ok(row.map(|row| inner.stored(row)))
     }
 
     async fn claims_of(&self, user: &UserId, before: Option<Seq>, limit: u32) -> Result<Vec<StoredClaim>, StoreError> {
         let mut inner = self.lock();
         inner.readable()?;
         let mine = inner.rows.iter().rev().filter(|r| r.claim.user == *user);
-        Ok(mine.filter(|r| before.is_none_or(|b| r.claim.seq < b)).take(limit as usize).map(stored).collect())
+        Ok(mine
+            .filter(|r| before.is_none_or(|b| r.claim.seq < b))
+            .take(limit as usize)
+            .map(|r| inner.stored(r))
+            .collect())
     }
 
     async fn scan(
@@ -323,7 +444,7 @@ impl Store for SimDb {
         let mut inner = self.lock();
         inner.readable()?;
         let rows = inner.rows.iter().filter(|r| campaign.is_none_or(|c| r.campaign == *c) && r.claim.seq > after);
-        Ok(rows.take(limit as usize).map(stored).collect())
+        Ok(rows.take(limit as usize).map(|r| inner.stored(r)).collect())
     }
 
     async fn totals(&self) -> Result<Vec<Totals>, StoreError> {
@@ -332,14 +453,42 @@ impl Store for SimDb {
         Ok(inner.totals.values().copied().collect())
     }
 
+    async fn cart(&self, user: &UserId) -> Result<StoredCart, StoreError> {
+        let inner = self.lock();
+        Ok(inner.carts.get(user).cloned().unwrap_or_default())
+    }
+
+    async fn cart_owners(&self, _: Option<&UserId>, _: u32) -> Result<(Vec<UserId>, u64), StoreError> {
+        Err(outage("nobody asks here who has a cart"))
+    }
+
+    async fn dead_letters(&self, _: u64, _: u32) -> Result<Vec<DeadLetter>, StoreError> {
+        Err(outage("nobody lists dead letters here"))
+    }
+
+    async fn dead_letter(&self, _: u64) -> Result<Option<DeadLetter>, StoreError> {
+        Err(outage("nobody reads dead letters here"))
+    }
+
+    async fn requeue(&self, _: u64) -> Result<Requeued, StoreError> {
+        Err(outage("nobody requeues here"))
+    }
+
+    async fn discard(&self, _: u64, _: &str, _: &str) -> Result<bool, StoreError> {
+        Err(outage("nobody discards here"))
+    }
+
     async fn dead_claims(&self, after: Seq, limit: u32) -> Result<Vec<ClaimRow>, StoreError> {
         let mut inner = self.lock();
         inner.readable()?;
-        let dead = inner.dead.iter().map(|d| d.row).filter(|r| r.claim.seq > after);
+        let open = |d: &&Dead| inner.ends.get(&d.row.claim.claim_id).is_none_or(|end| !end.moved.to.returns_units());
+        let dead = inner.dead.iter().filter(open).map(|d| d.row).filter(|r| r.claim.seq > after);
         Ok(dead.take(limit as usize).collect())
     }
 
     async fn dead_count(&self) -> Result<u64, StoreError> {
-        Ok(self.lock().dead.len() as u64)
+        let inner = self.lock();
+        let open = |d: &&Dead| inner.ends.get(&d.row.claim.claim_id).is_none_or(|end| !end.moved.to.returns_units());
+        Ok(inner.dead.iter().filter(open).count() as u64)
     }
 }

@@ -19,7 +19,8 @@ fn grow(seed: u64) -> World {
     world.boot();
     let (opens, closes) = (world.clock, world.clock + 3_600 * SECOND);
     let name = "large".to_owned();
-    let def = Definition { name, opens, closes, limit: 1, stock: CLAIMS, price: Some(990), packet: None };
+    let (price, packet, check_in, ttl) = (Some(990), None, None, None);
+    let def = Definition { name, opens, closes, limit: 1, stock: CLAIMS, price, packet, check_in, coupon: false, ttl };
     world.submit(vec![Asked::Define(def, None)]);
     let mut rounds = 0;
     while world.model.sales[0].free() > 0 {

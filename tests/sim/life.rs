@@ -17,6 +17,7 @@ use crate::convert;
 use crate::database::SimDb;
 use crate::disk::{End, SimDisk};
 use crate::record::{Tally, Trace};
+use crate::sweeps::Clocks;
 use crate::world::World;
 
 /// Bytes that the book's tables may take: more than any plan asks for.
@@ -182,8 +183,15 @@ impl World {
         (self.seen.last_seq, self.seen.last_time) = (journal.last_seq.0, journal.last_time.0);
         self.seen.cursor_known = cursor.is_some();
         self.seen.marked = false;
-        let settings = Settings { durability: Durability::Disk, max_entries: self.max_entries };
+        let settings = Settings {
+            durability: Durability::Disk,
+            max_entries: self.max_entries,
+            settle_grace: self.grace,
+            release_after: self.release_after,
+        };
         let sequencer = Sequencer::new(live.book, journal.writer, published.clone(), settings);
+        let sequencer = sequencer.expire_at_most(self.portion);
+        self.clocks = Clocks::default();
         let batch_max = self.rng.within(self.batches.0, self.batches.1) as usize;
         let drain = Drain::new(self.store(), published.clone(), batch_max, self.seed);
         let said = Arc::new(Mutex::new(Said::default()));

@@ -4,79 +4,9 @@
 //! facts, one a position; facts that a crash made doubtful are taken back and found out again after the recovery. A red
 //! packet's shares are the product's to draw: the model is told each and checks that it can be one.
 
-use std::collections::BTreeMap;
-
 use crate::database::is_poison;
-
-/// What an operator last asked of a sale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wish {
-    Open,
-    Paused,
-    Closed,
-}
-
-/// A red packet's bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Packet {
-    pub total: i64,
-    pub min: i64,
-    pub max: Option<i64>,
-    pub even: bool,
-}
-
-/// A sale as somebody defines it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Definition {
-    pub name: String,
-    pub opens: i64,
-    pub closes: i64,
-    pub limit: u64,
-    pub stock: u64,
-    pub price: Option<i64>,
-    pub packet: Option<Packet>,
-}
-
-/// What somebody wants changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Change {
-    pub wish: Option<Wish>,
-    pub add_stock: Option<i64>,
-    pub add_total: Option<i64>,
-    pub opens: Option<i64>,
-    pub closes: Option<i64>,
-}
-
-/// What changes about a sale.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct State {
-    opens: i64,
-    closes: i64,
-    wish: Wish,
-    stock: u64,
-    total: i64,
-    free: u64,
-    left: i64,
-    version: u64,
-    stock_version: u64,
-}
-
-/// A sale, and who holds what of it.
-#[derive(Debug, Clone)]
-pub struct Sale {
-    pub def: Definition,
-    state: State,
-    holders: BTreeMap<String, Vec<usize>>,
-    keys: BTreeMap<(String, u64), usize>,
-    operator_keys: BTreeMap<u64, Paper>,
-}
-
-/// The payload that an operator's key was used with.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Paper {
-    Define(Definition),
-    Change(Change),
-}
+pub use crate::sale::{Change, Definition, Packet, Sale, Wish};
+use crate::sale::{Paper, State, altered};
 
 /// A claim as it is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +19,22 @@ pub struct Ask {
     pub receipt_key: u16,
 }
 
-/// A claim that is held.
+/// What became of a claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Settled,
+    Cancelled,
+    Expired,
+}
+
+impl Fate {
+    /// Whether the units are free again.
+    pub fn gives_back(self) -> bool {
+        self != Self::Settled
+    }
+}
+
+/// A claim that was accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     pub ask: Ask,
@@ -97,19 +42,41 @@ pub struct Held {
     pub at: i64,
     /// Absent until the product has said it; then a sum, or none.
     pub amount: Option<Option<i64>>,
+    /// Which of the buyer's holds it is; of a check-in, the local day.
+    pub hold: u64,
+    /// The fact that is its end, and what that is.
+    pub end: Option<(usize, Fate)>,
+    /// A share that somebody had given back.
+    again: bool,
+    /// The first check-in of its day.
+    first: bool,
 }
 
-/// What is at a position.
+/// What is at a position, and the sale's state before it.
 #[derive(Debug, Clone)]
-pub enum Fact {
-    Made { sale: usize },
-    Changed { sale: usize, key: Option<u64>, before: Box<StateBefore> },
+pub struct Fact {
+    pub sale: usize,
+    pub what: What,
+    /// When it was decided.
+    pub at: i64,
+    before: Option<Box<State>>,
+}
+
+#[derive(Debug, Clone)]
+pub enum What {
+    Made,
+    Changed {
+        key: Option<u64>,
+    },
     Held(Box<Held>),
+    /// The end of the claim at a fact; what went back to the packet's shares.
+    Ended {
+        claim: usize,
+        to: Fate,
+        share: Option<i64>,
+    },
+    Released,
 }
-
-/// A sale's state, for taking a change back.
-#[derive(Debug, Clone)]
-pub struct StateBefore(State);
 
 /// What the answer must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,20 +104,51 @@ pub enum Verdict {
     Exists,
     WrongState,
     BadField,
+    /// A claim came to its end: the last fact.
+    Moved,
+    /// It had before.
+    MovedBefore,
+    NotHeld,
+    IsSettled,
+    IsCheckIn,
+    IsReleased,
 }
 
 impl Verdict {
     /// Whether it adds a fact.
     pub fn enters(self) -> bool {
-        matches!(self, Self::Accepted | Self::Made(_) | Self::Changed(_))
+        matches!(self, Self::Accepted | Self::Made(_) | Self::Changed(_) | Self::Moved)
     }
 }
 
-/// Units and money of one sale at some position.
+/// Units and money.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Sums {
+pub struct Sum {
     pub units: u64,
     pub money: i64,
+}
+
+impl Sum {
+    pub fn add(&mut self, held: &Held) {
+        self.units += held.ask.units;
+        self.money += held.amount.flatten().unwrap_or(0);
+    }
+
+    pub fn take(&mut self, held: &Held) {
+        self.units -= held.ask.units;
+        self.money -= held.amount.flatten().unwrap_or(0);
+    }
+}
+
+/// Where one sale's claims are, as of some position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Sums {
+    /// Rows that are neither paid nor given back.
+    pub persisted: Sum,
+    pub settled: Sum,
+    pub returned: Sum,
+    /// Dead letters that were not given back.
+    pub dead: Sum,
 }
 
 /// Everything that was promised.
@@ -160,89 +158,48 @@ pub struct Model {
     pub sales: Vec<Sale>,
     /// The journal's time: no decision is earlier.
     pub time: i64,
-}
-
-impl Sale {
-    pub fn free(&self) -> u64 {
-        self.state.free
-    }
-
-    pub fn left(&self) -> i64 {
-        self.state.left
-    }
-
-    pub fn stock(&self) -> u64 {
-        self.state.stock
-    }
-
-    pub fn total(&self) -> i64 {
-        self.state.total
-    }
-
-    pub fn version(&self) -> u64 {
-        self.state.version
-    }
-
-    pub fn stock_version(&self) -> u64 {
-        self.state.stock_version
-    }
-
-    pub fn wish(&self) -> Wish {
-        self.state.wish
-    }
-
-    pub fn window(&self) -> (i64, i64) {
-        (self.state.opens, self.state.closes)
-    }
-
-    pub fn users(&self) -> impl Iterator<Item = &String> {
-        self.holders.keys()
-    }
-
-    /// The word for what it is at an instant.
-    pub fn word(&self, now: i64) -> &'static str {
-        let s = &self.state;
-        if s.wish == Wish::Closed {
-            "closed"
-        } else if s.closes <= now {
-            "ended"
-        } else if s.wish == Wish::Paused {
-            "paused"
-        } else if now < s.opens {
-            "scheduled"
-        } else {
-            "open"
-        }
-    }
-
-    /// The definition as a newcomer would see it now.
-    fn current(&self) -> Definition {
-        let s = &self.state;
-        let packet = self.def.packet.map(|p| Packet { total: s.total, ..p });
-        Definition { opens: s.opens, closes: s.closes, stock: s.stock, packet, ..self.def.clone() }
-    }
+    /// How often a claim was made by someone who had given one back, and a share went out again.
+    pub reclaims: u64,
+    pub again: u64,
+    /// How often somebody checked in who had checked in on an earlier day.
+    pub days_after: u64,
 }
 
 impl Model {
+    /// Adds a fact about a sale at clock time `now`.
+    pub(crate) fn enter(&mut self, now: i64, sale: usize, what: What) {
+        self.time = now.max(self.time);
+        let before = self.sales.get(sale).map(|sale| Box::new(sale.state));
+        self.facts.push(Fact { sale, what, at: self.time, before });
+        if let Some(sale) = self.sales.get_mut(sale) {
+            sale.state.last = self.facts.len() as u64;
+        }
+    }
+
     /// What a claim at clock time `now` must be answered; an acceptance is entered.
     pub fn ask(&mut self, now: i64, ask: &Ask) -> Verdict {
         let at = now.max(self.time);
-        let seq = self.facts.len() as u64 + 1;
-        let place = self.facts.len();
-        let Some(sale) = self.sales.get_mut(ask.sale) else { return Verdict::NoSuchSale };
+        let (seq, place) = (self.facts.len() as u64 + 1, self.facts.len());
+        let Some(sale) = self.sales.get(ask.sale) else { return Verdict::NoSuchSale };
         let key = ask.key.map(|k| (ask.user.clone(), k));
-        if let Some(&first) = key.as_ref().and_then(|k| sale.keys.get(k)) {
-            let Fact::Held(held) = &self.facts[first] else { unreachable!("a key of a claim") };
-            return if held.ask.units == ask.units { Verdict::Replayed(first) } else { Verdict::KeyReused };
+        if let Some(first) = key.as_ref().and_then(|k| self.remembered(sale, k)) {
+            return if self.claim(first).ask.units == ask.units {
+                Verdict::Replayed(first)
+            } else {
+                Verdict::KeyReused
+            };
         }
-        if ask.units == 0 || ask.units > sale.def.limit || (sale.def.packet.is_some() && ask.units > 1) {
+        let one_each = sale.def.packet.is_some() || sale.def.check_in.is_some();
+        if ask.units == 0 || ask.units > sale.def.limit || (one_each && ask.units > 1) {
             return Verdict::OverLimit;
         }
-        if let Some(mine) = sale.holders.get(&ask.user) {
-            let has: u64 = mine.iter().map(|&i| units(&self.facts[i])).sum();
-            if has + ask.units > sale.def.limit {
-                return Verdict::Already(mine[0]);
-            }
+        let day = sale.def.check_in.map(|c| c.place.day(at));
+        let mine = sale.holders.get(&ask.user).filter(|_| !sale.state.released).into_iter().flatten();
+        let mine: Vec<usize> =
+            mine.copied().filter(|&i| day.is_none_or(|day| self.claim(i).hold == day as u64)).collect();
+        let has: u64 = mine.iter().map(|&i| self.claim(i).ask.units).sum();
+        if let Some(&oldest) = mine.first().filter(|_| has + ask.units > sale.def.limit) {
+            return Verdict::Already(oldest);
         }
         match sale.word(at) {
             "closed" | "ended" => return Verdict::Ended,
@@ -250,31 +207,79 @@ impl Model {
             "scheduled" => return Verdict::NotOpen(sale.state.opens),
             _ => {}
         }
-        if ask.units > sale.state.free {
+        if day.is_none() && ask.units > sale.state.free {
             return Verdict::SoldOut(sale.state.stock_version);
         }
-        sale.state.free -= ask.units;
+        let before = sale.holders.contains_key(&ask.user) && mine.is_empty();
+        self.reclaims += u64::from(before && day.is_none());
+        self.days_after += u64::from(before && day.is_some());
+        let sale = &self.sales[ask.sale];
+        let free_hold = || (0..).find(|hold| mine.iter().all(|&i| self.claim(i).hold != *hold)).unwrap_or(0);
+        let hold = day.map_or_else(free_hold, |day| day as u64);
+        let first = day.is_some_and(|day| sale.days.last() != Some(&day));
+        let held = Held { ask: ask.clone(), seq, at, amount: None, hold, end: None, again: false, first };
+        self.enter(now, ask.sale, What::Held(Box::new(held)));
+        let sale = &mut self.sales[ask.sale];
+        sale.state.accepted += ask.units;
+        sale.state.free -= if day.is_none() { ask.units } else { 0 };
         sale.holders.entry(ask.user.clone()).or_default().push(place);
-        if let Some(key) = key {
-            sale.keys.insert(key, place);
+        if sale.def.ttl.is_some() {
+            sale.unsettled.insert(place);
         }
-        self.facts.push(Fact::Held(Box::new(Held { ask: ask.clone(), seq, at, amount: None })));
-        self.time = at;
+        sale.days.extend(day.filter(|_| first));
+        if let Some(key) = key {
+            sale.keys.entry(key).or_default().push(place);
+        }
         Verdict::Accepted
+    }
+
+    /// The claim that a key's answer is remembered for. A check-in remembers those of the last day on which anybody
+    /// checked in, and of the one before.
+    fn remembered(&self, sale: &Sale, key: &(String, u64)) -> Option<usize> {
+        let first = *sale.keys.get(key).filter(|_| !sale.state.released)?.last()?;
+        let hold = self.claim(first).hold as i64;
+        let recent = sale.def.check_in.is_none() || sale.days.iter().rev().take(2).any(|day| *day == hold);
+        recent.then_some(first)
+    }
+
+    /// The claim that is a fact.
+    pub fn claim(&self, at: usize) -> &Held {
+        match &self.facts[at].what {
+            What::Held(held) => held,
+            other => unreachable!("a claim, not {other:?}"),
+        }
+    }
+
+    pub(crate) fn claim_mut(&mut self, at: usize) -> &mut Held {
+        match &mut self.facts[at].what {
+            What::Held(held) => held,
+            other => unreachable!("a claim, not {other:?}"),
+        }
     }
 
     /// The product's amount for the last fact, a claim.
     pub fn learn(&mut self, amount: Option<i64>) -> Result<(), String> {
-        let Some(Fact::Held(held)) = self.facts.last_mut() else { unreachable!("an amount of a claim") };
-        let sale = &mut self.sales[held.ask.sale];
+        let last = self.facts.len() - 1;
+        let sale = &mut self.sales[self.facts[last].sale];
+        let What::Held(held) = &mut self.facts[last].what else { unreachable!("an amount of a claim") };
         held.amount = Some(amount);
         let Some(packet) = sale.def.packet else {
-            let due = sale.def.price.map(|p| p * held.ask.units as i64);
+            let points = sale.def.check_in.map(|c| c.points);
+            let due = points.or(sale.def.price.map(|p| p * held.ask.units as i64));
             return if amount == due { Ok(()) } else { Err(format!("P4: amount {amount:?} instead of {due:?}")) };
         };
-        let (left, shares) = (sale.state.left, sale.state.free as i64 + 1);
         let share = amount.ok_or("P4: a share without an amount")?;
+        let (left, shares) = (sale.state.left, sale.state.free as i64 + 1);
         sale.state.left -= share;
+        if !sale.returned.is_empty() {
+            let at = sale.returned.iter().position(|amount| *amount == share);
+            let at = at.ok_or_else(|| format!("P4: share {share}, while {:?} were given back", sale.returned))?;
+            sale.returned.swap_remove(at);
+            sale.state.returned = (sale.state.returned.0 - 1, sale.state.returned.1 - share);
+            held.again = true;
+            self.again += 1;
+            return Ok(());
+        }
         let (rest, others) = (left - share, shares - 1);
         let fits = packet.min <= share && packet.max.is_none_or(|m| share <= m);
         let rest_fits = rest >= packet.min * others && packet.max.is_none_or(|m| rest <= m * others);
@@ -290,37 +295,25 @@ impl Model {
     pub fn define(&mut self, now: i64, def: &Definition, key: Option<u64>) -> Verdict {
         if let Some(no) = self.sales.iter().position(|s| s.def.name == def.name) {
             let sale = &self.sales[no];
-            return match key.and_then(|k| sale.operator_keys.get(&k)) {
+            return match key.and_then(|k| sale.operator_keys.get(&k)).filter(|_| !sale.state.released) {
                 Some(paper) if *paper == Paper::Define(def.clone()) => Verdict::Identical(no),
                 Some(_) => Verdict::KeyReused,
                 None if sale.current() == *def => Verdict::Identical(no),
                 None => Verdict::Exists,
             };
         }
-        self.time = now.max(self.time);
-        let state = State {
-            opens: def.opens,
-            closes: def.closes,
-            wish: Wish::Open,
-            stock: def.stock,
-            total: def.packet.map_or(0, |p| p.total),
-            free: def.stock,
-            left: def.packet.map_or(0, |p| p.total),
-            version: 1,
-            stock_version: 1,
-        };
-        let operator_keys = key.map(|k| (k, Paper::Define(def.clone()))).into_iter().collect();
-        let (holders, keys) = Default::default();
-        self.sales.push(Sale { def: def.clone(), state, holders, keys, operator_keys });
-        let sale = self.sales.len() - 1;
-        self.facts.push(Fact::Made { sale });
+        let sale = self.sales.len();
+        self.enter(now, sale, What::Made);
+        self.sales.push(Sale::new(def, self.facts.len() as u64));
+        self.sales[sale].operator_keys.extend(key.map(|k| (k, Paper::Define(def.clone()))));
         Verdict::Made(sale)
     }
 
     /// What an operator's change must be answered.
     pub fn change(&mut self, now: i64, no: usize, change: &Change, key: Option<u64>) -> Verdict {
-        let Some(sale) = self.sales.get_mut(no) else { return Verdict::NoSuchSale };
-        if let Some(paper) = key.and_then(|k| sale.operator_keys.get(&k)) {
+        let at = now.max(self.time);
+        let Some(sale) = self.sales.get(no) else { return Verdict::NoSuchSale };
+        if let Some(paper) = key.and_then(|k| sale.operator_keys.get(&k)).filter(|_| !sale.state.released) {
             let same = *paper == Paper::Change(*change);
             return if same { Verdict::ChangeReplayed(no) } else { Verdict::KeyReused };
         }
@@ -328,104 +321,90 @@ impl Model {
             let again = *change == Change { wish: Some(Wish::Closed), ..Change::default() };
             return if again { Verdict::StillClosed(no) } else { Verdict::WrongState };
         }
-        let before = sale.state;
-        let Some(after) = altered(&sale.def, before, change) else { return Verdict::BadField };
-        sale.state = after;
+        let Some(after) = altered(&sale.def, sale.state, change, at) else { return Verdict::BadField };
+        self.enter(now, no, What::Changed { key });
+        let sale = &mut self.sales[no];
+        sale.state = State { last: sale.state.last, ..after };
         if let Some(key) = key {
             sale.operator_keys.insert(key, Paper::Change(*change));
         }
-        self.time = now.max(self.time);
-        self.facts.push(Fact::Changed { sale: no, key, before: Box::new(StateBefore(before)) });
         Verdict::Changed(no)
     }
 
     /// Takes back every fact behind the first `len`.
     pub fn truncate(&mut self, len: usize) {
         while self.facts.len() > len {
-            match self.facts.pop().expect("longer than len") {
-                Fact::Made { .. } => drop(self.sales.pop()),
-                Fact::Changed { sale, key, before } => {
-                    self.sales[sale].state = before.0;
-                    if let Some(key) = key {
-                        self.sales[sale].operator_keys.remove(&key);
-                    }
-                }
-                Fact::Held(held) => {
-                    let sale = &mut self.sales[held.ask.sale];
-                    sale.state.free += held.ask.units;
-                    if sale.def.packet.is_some() {
-                        sale.state.left += held.amount.flatten().unwrap_or(0);
-                    }
-                    let mine = sale.holders.get_mut(&held.ask.user).expect("entered with the fact");
-                    mine.pop();
-                    if mine.is_empty() {
-                        sale.holders.remove(&held.ask.user);
-                    }
-                    if let Some(key) = held.ask.key {
-                        sale.keys.remove(&(held.ask.user.clone(), key));
-                    }
-                }
+            let place = self.facts.len() - 1;
+            let Some(Fact { sale: no, what, before, .. }) = self.facts.pop() else { return };
+            let (Some(sale), Some(before)) = (self.sales.get_mut(no), before) else {
+                self.sales.truncate(no);
+                continue;
+            };
+            sale.state = *before;
+            match what {
+                What::Made | What::Released | What::Changed { key: None } => {}
+                What::Changed { key: Some(key) } => drop(sale.operator_keys.remove(&key)),
+                What::Held(held) => Self::forget(sale, place, &held),
+                What::Ended { claim, to, share } => self.undo_end(no, claim, to, share),
             }
+        }
+    }
+
+    fn forget(sale: &mut Sale, place: usize, held: &Held) {
+        if let Some(share) = held.amount.flatten().filter(|_| held.again) {
+            sale.returned.push(share);
+        }
+        sale.unsettled.remove(&place);
+        let is_last = |map: &mut Vec<usize>| {
+            map.retain(|claim| *claim != place);
+            map.is_empty()
+        };
+        if sale.holders.get_mut(&held.ask.user).is_some_and(is_last) {
+            sale.holders.remove(&held.ask.user);
+        }
+        if let Some(key) = held.ask.key.map(|key| (held.ask.user.clone(), key))
+            && sale.keys.get_mut(&key).is_some_and(is_last)
+        {
+            sale.keys.remove(&key);
+        }
+        if held.first {
+            sale.days.pop();
         }
     }
 
     /// The claim at a position.
     pub fn held(&self, seq: u64) -> Option<&Held> {
-        match self.facts.get(seq.checked_sub(1)? as usize)? {
-            Fact::Held(held) => Some(held),
+        match &self.facts.get(seq.checked_sub(1)? as usize)?.what {
+            What::Held(held) => Some(held),
             _ => None,
         }
     }
 
-    /// What the facts from position `from` on add up to, per sale: held, and of it in the dead letters.
-    pub fn sums(&self, from: u64, upto: u64, into: &mut Vec<(Sums, Sums)>) {
+    /// The claim whose end is at a position, and what that is.
+    pub fn ended(&self, seq: u64) -> Option<(&Held, Fate)> {
+        match self.facts.get(seq.checked_sub(1)? as usize)?.what {
+            What::Ended { claim, to, .. } => Some((self.claim(claim), to)),
+            _ => None,
+        }
+    }
+
+    /// Adds what the facts from position `from` to `upto` do to the database's sums, per sale.
+    pub fn sums(&self, from: u64, upto: u64, into: &mut Vec<Sums>) {
         into.resize(into.len().max(self.sales.len()), Default::default());
         for seq in from..=upto {
-            let Some(held) = self.held(seq) else { continue };
-            let (live, dead) = &mut into[held.ask.sale];
-            let sums = if is_poison(&held.ask.user) { dead } else { live };
-            sums.units += held.ask.units;
-            sums.money += held.amount.flatten().unwrap_or(0);
-        }
-    }
-}
-
-fn units(fact: &Fact) -> u64 {
-    if let Fact::Held(held) = fact { held.ask.units } else { 0 }
-}
-
-/// What a change makes of a sale; none where it can't be made.
-fn altered(def: &Definition, mut s: State, change: &Change) -> Option<State> {
-    s.opens = change.opens.unwrap_or(s.opens);
-    s.closes = change.closes.unwrap_or(s.closes);
-    if s.closes <= s.opens {
-        return None;
-    }
-    let add = change.add_stock.unwrap_or(0);
-    if s.free as i64 + add < 0 {
-        return None;
-    }
-    let stock_before = s.stock;
-    (s.free, s.stock) = ((s.free as i64 + add) as u64, (s.stock as i64 + add) as u64);
-    match def.packet {
-        None if change.add_total.is_some() => return None,
-        None => {}
-        Some(packet) => {
-            if change.add_stock.is_some() != change.add_total.is_some() {
-                return None;
-            }
-            s.left += change.add_total.unwrap_or(0);
-            s.total += change.add_total.unwrap_or(0);
-            let shares = s.free as i64;
-            let least = packet.min * shares;
-            let most = packet.max.map_or(if shares == 0 { 0 } else { i64::MAX }, |m| m * shares);
-            if s.left < 0 || s.left < least || s.left > most {
-                return None;
+            let sums = &mut into[self.facts[seq as usize - 1].sale];
+            if let Some(held) = self.held(seq) {
+                if is_poison(&held.ask.user) { &mut sums.dead } else { &mut sums.persisted }.add(held);
+            } else if let Some((held, to)) = self.ended(seq) {
+                let dead = is_poison(&held.ask.user);
+                match (dead, to.gives_back()) {
+                    // What is paid and in the dead letters stays there.
+                    (true, false) => continue,
+                    (true, true) => sums.dead.take(held),
+                    (false, _) => sums.persisted.take(held),
+                }
+                if to.gives_back() { &mut sums.returned } else { &mut sums.settled }.add(held);
             }
         }
     }
-    s.wish = change.wish.unwrap_or(s.wish);
-    s.version += 1;
-    s.stock_version += u64::from(s.stock != stock_before);
-    Some(s)
 }

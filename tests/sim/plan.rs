@@ -2,13 +2,16 @@
 
 use crate::database;
 use crate::disk;
-use crate::model::{Ask, Change, Definition, Model, Packet, Wish};
+use crate::model::{Ask, Change, Definition, Fate, Model, Packet, What, Wish};
 use crate::rng::Rng;
+use crate::sale::{CheckIn, PLACES};
 
 /// A microsecond, in the units of the simulated clock.
 pub const SECOND: i64 = 1_000_000;
-/// When every simulation begins: 2026-11-20T12:00:00Z.
-pub const START: i64 = 1_795_176_000 * SECOND;
+/// When a simulation begins: 2026-11-20T12:00:00Z, or 20 seconds before a midnight: Shanghai's of the day after, Berlin's
+/// before the 25 hours of 2026-10-25 and at their end.
+pub const STARTS: [i64; 4] =
+    [1_795_176_000 * SECOND, 1_795_190_380 * SECOND, 1_792_879_180 * SECOND, 1_792_969_180 * SECOND];
 
 /// What somebody asks of the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +19,8 @@ pub enum Asked {
     Claim(Ask),
     Define(Definition, Option<u64>),
     Change(usize, Change, Option<u64>),
+    /// The claim that was asked for so is to come to this end.
+    End(Ask, Fate),
 }
 
 /// One step.
@@ -25,6 +30,10 @@ pub enum Op {
     Batch(Vec<Asked>),
     /// The clock shows another time.
     Clock(i64, &'static str),
+    /// Time goes by on both clocks, and the sequencer looks at them.
+    Pass(i64),
+    /// The wall clock is set to the right time.
+    SetRight,
     /// The drain is polled so many times.
     Drain(u64),
     /// The janitor does so many pieces of work.
@@ -48,6 +57,8 @@ pub enum Op {
 #[derive(Debug)]
 pub struct Plan {
     pub rng: Rng,
+    /// The right time when the steady clock began.
+    pub begun: i64,
     users: u64,
     ids: u64,
     asked: Vec<Asked>,
@@ -58,11 +69,11 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, begun: i64) -> Self {
         let mut rng = Rng::new(seed, 1);
         let (sales_max, stock_max) = (2 + rng.below(4) as usize, 10 + rng.below(250));
         let lazy = rng.percent(30);
-        Self { rng, users: 0, ids: 0, asked: Vec::new(), sales_max, stock_max, lazy }
+        Self { rng, begun, users: 0, ids: 0, asked: Vec::new(), sales_max, stock_max, lazy }
     }
 
     /// The next step, at clock time `now`.
@@ -73,8 +84,9 @@ impl Plan {
             return Op::Batch(vec![self.remember(define)]);
         }
         match self.rng.below(1000) {
-            0..420 => self.batch(model, now),
-            420..500 => self.edge(model, now),
+            0..400 => self.batch(model, now),
+            400..460 => self.edge(model, now),
+            460..500 => Op::Pass(self.rng.within(SECOND / 20, 4 * SECOND)),
             500..540 => self.clock(now),
             540..700 if self.lazy && self.rng.percent(80) => Op::Janitor(1 + self.rng.below(6)),
             540..700 => Op::Drain(1 + self.rng.below(5)),
@@ -118,16 +130,24 @@ impl Plan {
     }
 
     fn clock(&mut self, now: i64) -> Op {
-        match self.rng.below(10) {
-            0..7 => Op::Clock(now + self.rng.within(1, 3 * SECOND), "the clock goes on"),
-            7..9 => Op::Clock(now - self.rng.within(1, 5 * SECOND), "the clock jumps back"),
+        match self.rng.below(20) {
+            0..9 => Op::Pass(self.rng.within(1, 3 * SECOND)),
+            9 => Op::Pass(self.rng.within(20 * SECOND, 200 * SECOND)),
+            // A midnight, or a microsecond before or after.
+            10 => Op::Pass(self.rng.pick(&PLACES).midnight(now) - now + self.rng.within(-1, 1)),
+            11..14 => Op::SetRight,
+            14..18 => Op::Clock(now - self.rng.within(1, 5 * SECOND), "the clock jumps back"),
             _ => Op::Clock(now + self.rng.within(60 * SECOND, 3_600 * SECOND), "the clock jumps ahead"),
         }
     }
 
     fn batch(&mut self, model: &Model, now: i64) -> Op {
         let n = 1 + self.rng.below(8);
-        let asked = (0..n).map(|_| if self.rng.percent(10) { self.admin(model, now) } else { self.claim(model, now) });
+        let asked = (0..n).map(|_| match self.rng.below(100) {
+            0..10 => self.admin(model, now),
+            10..32 => self.end(model).unwrap_or_else(|| self.claim(model, now)),
+            _ => self.claim(model, now),
+        });
         let mut asked: Vec<_> = asked.collect();
         // A sale whose window is over is opened anew, so that there is something to do.
         if self.rng.percent(40)
@@ -147,7 +167,11 @@ impl Plan {
         let edge = *self.rng.pick(&edges);
         // Time never runs back behind what the journal has seen, so only an edge ahead is one.
         let near = edge >= model.time && edge - now < 40 * SECOND;
-        if near { Op::Clock(edge, "the clock is at an edge") } else { self.batch(model, now) }
+        match edge - now {
+            _ if !near => self.batch(model, now),
+            0.. => Op::Pass(edge - now),
+            _ => Op::Clock(edge, "the clock is set to an edge"),
+        }
     }
 
     pub fn fresh_user(&mut self) -> String {
@@ -168,7 +192,7 @@ impl Plan {
             return again;
         }
         let mut no = self.rng.below(model.sales.len() as u64) as usize;
-        let open = |s: &crate::model::Sale| s.word(now) == "open" && s.free() > 0;
+        let open = |s: &crate::model::Sale| s.word(now) == "open" && s.has_some();
         if !open(&model.sales[no]) && self.rng.percent(50) {
             no = model.sales.iter().position(open).unwrap_or(no);
         }
@@ -186,6 +210,33 @@ impl Plan {
         let receipt_key = 1 + self.rng.below(3) as u16;
         let asked = Asked::Claim(Ask { sale, user, units, key, id: id(now, self.fresh_id()), receipt_key });
         self.remember(asked)
+    }
+
+    /// The end of a claim: mostly of one that is held, now and then of another, or of none.
+    fn end(&mut self, model: &Model) -> Option<Asked> {
+        if self.rng.percent(10)
+            && let Some(again) = self.repeat(|a| matches!(a, Asked::End(..)))
+        {
+            return Some(again);
+        }
+        let mut found = None;
+        for _ in 0..8 {
+            let What::Held(held) = &self.rng.pick(&model.facts).what else { continue };
+            found = Some(&held.ask);
+            if (held.end.is_none() && model.sales[held.ask.sale].def.check_in.is_none()) || self.rng.percent(10) {
+                break;
+            }
+        }
+        let mut ask = found?.clone();
+        if self.rng.percent(3) {
+            ask.id[15] ^= 1;
+        }
+        let to = match self.rng.below(20) {
+            0..8 => Fate::Settled,
+            8..19 => Fate::Cancelled,
+            _ => Fate::Expired,
+        };
+        Some(self.remember(Asked::End(ask, to)))
     }
 
     fn old_user(&mut self, model: &Model, sale: usize) -> String {
@@ -214,6 +265,7 @@ impl Plan {
                     ask.units += 1;
                 }
             }
+            Asked::End(_, to) if self.rng.percent(30) => *to = Fate::Settled,
             Asked::Change(_, change, _) if self.rng.percent(15) => {
                 change.add_stock = change.add_stock.map(|n| n + 1);
             }
@@ -230,12 +282,20 @@ impl Plan {
     fn define(&mut self, no: usize, now: i64) -> Asked {
         let stock = 1 + self.rng.below(self.stock_max);
         let opens = now + self.rng.within(-5 * SECOND, 3 * SECOND);
-        let packet = self.rng.percent(40).then(|| self.packet(stock));
-        let limit = if self.rng.percent(50) { 1 } else { 2 + self.rng.below(4) };
-        let price = (packet.is_none() && self.rng.percent(70)).then(|| self.rng.within(0, 5_000));
-        let closes = opens + self.rng.within(5 * SECOND, 90 * SECOND);
+        let kind = self.rng.below(100);
+        let packet = (kind < 40).then(|| self.packet(stock));
+        let check_in = (40..55).contains(&kind).then(|| CheckIn { points: 10, place: self.rng.pick(&PLACES) });
+        let coupon = (55..65).contains(&kind);
+        let limit = if check_in.is_some() || self.rng.percent(50) { 1 } else { 2 + self.rng.below(4) };
+        let price = (kind >= 65 && self.rng.percent(70)).then(|| self.rng.within(0, 5_000));
+        let ttl = (check_in.is_none() && self.rng.percent(45)).then(|| self.rng.within(1_000, 20_000) * 1_000);
+        // A check-in sees some midnights.
+        let closes =
+            opens + self.rng.within(5 * SECOND, if check_in.is_some() { 300_000 * SECOND } else { 90 * SECOND });
         let key = self.rng.percent(60).then(|| self.rng.below(3));
-        Asked::Define(Definition { name: format!("sale-{no}"), opens, closes, limit, stock, price, packet }, key)
+        let (name, stock) = (format!("sale-{no}"), if check_in.is_some() { 0 } else { stock });
+        let def = Definition { name, opens, closes, limit, stock, price, packet, check_in, coupon, ttl };
+        Asked::Define(def, key)
     }
 
     fn packet(&mut self, stock: u64) -> Packet {
@@ -253,7 +313,7 @@ impl Plan {
 
     fn admin(&mut self, model: &Model, now: i64) -> Asked {
         if self.rng.percent(30)
-            && let Some(again) = self.repeat(|a| !matches!(a, Asked::Claim(_)))
+            && let Some(again) = self.repeat(|a| matches!(a, Asked::Define(..) | Asked::Change(..)))
         {
             return again;
         }

@@ -64,3 +64,18 @@ fn a_window_off_by_one_is_found() {
 fn a_reused_position_is_found() {
     find(Bug::ReusedSeq);
 }
+
+#[test]
+fn a_paid_claim_that_expires_is_found() {
+    find(Bug::ExpireAfterSettle);
+}
+
+#[test]
+fn units_that_come_back_twice_are_found() {
+    find(Bug::DoubleReturn);
+}
+
+#[test]
+fn a_local_day_that_counts_as_two_is_found() {
+    find(Bug::CheckInTwoDays);
+}

@@ -110,4 +110,10 @@ pub const FAULTS: [&str; 24] = [
 ];
 
 /// What follows from them, or from the plan: it must happen often, too, but no seed may count it as a fault.
-pub const CONSEQUENCES: [&str; 4] = ["torn write", "power cut, names lost", "database: poison row", "flips found"];
+pub const CONSEQUENCES: [&str; 5] = [
+    "torn write",
+    "power cut, names lost",
+    "database: poison row",
+    "database: the end of a dead letter's claim",
+    "flips found",
+];

@@ -38,17 +38,30 @@ fn run_all(first: u64, seeds: u64) -> Result<(Tally, u64), Box<Broken>> {
 }
 
 /// What must have happened, and how often in a thousand seeds.
-const GATES: [(&str, u64); 28] = [
+const GATES: [(&str, u64); 41] = [
     ("operations", 500_000),
     ("answered: accepted", 100_000),
     ("answered: replayed", 5_000),
     ("answered: already claimed", 10_000),
     ("answered: sold out", 5_000),
     ("answered: not open", 5_000),
-    ("answered: ended", 5_000),
+    ("answered: over", 5_000),
     ("answered: paused", 5_000),
     ("answered: key reused", 1_000),
     ("answered: buffer full", 5_000),
+    ("answered: settled", 8_000),
+    ("answered: cancelled", 8_000),
+    ("answered: ended before", 1_000),
+    ("answered: not held", 5_000),
+    ("answered: settled already", 1_000),
+    ("answered: a check-in is final", 2_000),
+    ("answered: released", 1_000),
+    ("expiries", 6_000),
+    ("releases", 300),
+    ("claims made again after a return", 2_000),
+    ("returned shares given out again", 5_000),
+    ("check-ins on a day after", 200),
+    ("looks at a clock that has leapt", 1_000),
     ("answered: unknown", 1_000),
     ("answered: not durable", 2_000),
     ("answered: operator's wish done", 10_000),

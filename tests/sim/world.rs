@@ -16,9 +16,10 @@ use crate::database::SimDb;
 use crate::disk::{End, SimDisk};
 use crate::life::{Life, MEMORY_MAX};
 use crate::model::{Model, Verdict};
-use crate::plan::{Asked, Op, Plan, START};
+use crate::plan::{Asked, Op, Plan, SECOND, STARTS};
 use crate::record::{FAULTS, Tally, Trace};
 use crate::rng::Rng;
+use crate::sweeps::{Clocks, Sweep};
 
 /// How large a seed's world is.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,8 @@ pub const SHAPE: Shape = Shape { operations: 500, faults: 20 };
 /// A batch whose fate a crash or a failed sync left open.
 #[derive(Debug)]
 pub struct Doubt {
+    /// What it began with.
+    pub sweep: Option<Sweep>,
     pub asked: Vec<Asked>,
     pub now: i64,
     /// The journal's time before it.
@@ -53,7 +56,17 @@ pub struct World {
     pub disk: SimDisk,
     pub db: SimDb,
     pub model: Model,
+    /// The wall clock, and one that never jumps.
     pub clock: i64,
+    pub steady: i64,
+    pub clocks: Clocks,
+    /// Whether the sequencer looks at the clocks.
+    pub ticking: bool,
+    /// How long after its time a claim may be settled, and a sale that is over stays.
+    pub grace: i64,
+    pub release_after: i64,
+    /// Claims that one batch lets expire.
+    pub portion: usize,
     /// The latest that any clock has shown.
     pub top: i64,
     pub life: Option<Life>,
@@ -94,6 +107,7 @@ impl World {
     pub fn new(seed: u64, trace: Trace) -> Self {
         let mut rng = Rng::new(seed, 2);
         let frame_max = 2_048;
+        let start = *rng.pick(&STARTS);
         let options = Options {
             segment_bytes: 8_288 + 8 * rng.below(120),
             spares: 1 + rng.below(2) as usize,
@@ -104,12 +118,18 @@ impl World {
         Self {
             seed,
             key: HashKey(convert::identity(seed).hash_key),
-            plan: Plan::new(seed),
+            plan: Plan::new(seed, start),
             disk: SimDisk::new(Rng::new(seed, 3)),
             db: SimDb::default(),
             model: Model::default(),
-            clock: START,
-            top: START,
+            clock: start,
+            steady: 0,
+            clocks: Clocks::default(),
+            ticking: true,
+            grace: rng.within(0, 2 * SECOND),
+            release_after: rng.within(5 * SECOND, 60 * SECOND),
+            portion: 1 + rng.below(8) as usize,
+            top: start,
             life: None,
             doubt: None,
             options,
@@ -171,7 +191,13 @@ impl World {
                     self.tally.one("clock jumps");
                 }
                 self.clock = now;
+                self.steady += 1_000;
             }
+            Op::Pass(micros) => {
+                self.pass(micros);
+                self.submit(Vec::new());
+            }
+            Op::SetRight => self.clock = self.plan.begun + self.steady,
             Op::Drain(polls) => self.drain(polls),
             Op::Janitor(steps) => self.janitor(steps),
             Op::Mark => self.mark(),
@@ -187,7 +213,12 @@ impl World {
 
     /// Submits a batch and holds the answers against the model.
     pub fn submit(&mut self, asked: Vec<Asked>) {
+        self.tick();
         let Some(life) = &mut self.life else { return };
+        let upto = self.clocks.upto.take();
+        if asked.is_empty() && upto.is_none() {
+            return;
+        }
         self.top = self.top.max(self.clock);
         let mut batch: Vec<Submission> = Vec::with_capacity(asked.len());
         for (slot, asked) in asked.iter().enumerate() {
@@ -196,15 +227,21 @@ impl World {
         }
         let mut post = Post { disk: self.disk.clone(), answers: vec![None; asked.len()] };
         let (fenced, waiting) = (life.sequencer.failed(), life.published.pending.entries());
+        let retired = life.published.pending.retired().0;
         life.sequencer.step(Timestamp(self.clock), &mut batch, &mut post);
         let full = life.published.disk_full.load(std::sync::atomic::Ordering::SeqCst);
         let (killed, failed) = (self.disk.killed(), life.sequencer.failed() && !fenced);
         if fenced {
             return self.all_not_durable(&post.answers, killed);
         }
-        let len = self.model.facts.len();
-        let mut doubt =
-            Doubt { asked: Vec::new(), now: self.clock, time: self.model.time, full: false, revealed: Vec::new() };
+        let (len, now, time) = (self.model.facts.len(), self.clock, self.model.time);
+        let sales = self.model.sales.len();
+        let clocks = &mut self.clocks;
+        let sweep = upto.filter(|_| !full).map(|upto| Sweep { upto, retired, turn: clocks.turn(sales) });
+        let is_sweeping = life.sequencer.is_sweeping();
+        let mut doubt = Doubt { sweep, asked: Vec::new(), now, time, full: false, revealed: Vec::new() };
+        let swept = doubt.sweep.clone().map_or(len..len, |sweep| self.expect_sweep(&sweep));
+        assert!(failed || is_sweeping == self.clocks.upto.is_some(), "P6: whether more is due than one batch takes");
         for (asked, answer) in asked.iter().zip(&post.answers) {
             let time = self.model.time;
             let verdict = self.expect(asked);
@@ -214,7 +251,7 @@ impl World {
             if let Some(answer) = answer {
                 doubt.revealed.extend(convert::revealed(asked, self.key, answer));
             }
-            let room = if matches!(asked, Asked::Claim(_)) { waiting + entered <= self.max_entries } else { true };
+            let room = !matches!(asked, Asked::Claim(_)) || waiting + entered <= self.max_entries;
             if self.judge(asked, verdict, answer.as_ref(), (full, room), killed || failed) {
                 self.model.truncate(self.model.facts.len() - 1);
                 self.model.time = time;
@@ -227,6 +264,8 @@ impl World {
             self.model.truncate(len);
             (self.model.time, doubt.asked) = (doubt.time, asked);
             self.doubt = Some(doubt);
+        } else {
+            self.count_swept(swept);
         }
     }
 
@@ -236,6 +275,7 @@ impl World {
             Asked::Claim(ask) => self.model.ask(self.clock, ask),
             Asked::Define(def, key) => self.model.define(self.clock, def, *key),
             Asked::Change(no, change, key) => self.model.change(self.clock, *no, change, *key),
+            Asked::End(ask, to) => self.model.end(self.clock, ask, *to),
         }
     }
 
@@ -253,11 +293,12 @@ impl World {
             assert!(fell, "P5: no answer, and the process lives");
             return false;
         };
-        self.tally.one(convert::name(answer));
+        self.tally.one(convert::name(asked, answer));
         if fell && (convert::is_not_durable(answer) || *answer == Outcome::Unknown) {
             // An operator's wish of a failed batch is always said to be unknown: nobody waits for a hold.
-            let claim = !matches!(asked, Asked::Claim(_)) || verdict.enters() || *answer != Outcome::Unknown;
-            assert!(claim, "P5: unknown, though it could not be accepted: {verdict:?}");
+            let is_wish = matches!(asked, Asked::Define(..) | Asked::Change(..));
+            let fits = is_wish || verdict.enters() || *answer != Outcome::Unknown;
+            assert!(fits, "P5: unknown, though it could not be accepted: {verdict:?}");
             return false;
         }
         if convert::is_full(answer) {
@@ -267,7 +308,7 @@ impl World {
         }
         let name = crate::check::promise(verdict);
         assert!(convert::fits(self.key, &self.model, verdict, answer), "{name}: {answer:?} instead of {verdict:?}");
-        let over = verdict == Verdict::Accepted && (full || !room);
+        let over = (verdict == Verdict::Accepted && (full || !room)) || (verdict == Verdict::Moved && full);
         assert!(!over, "P7: accepted beyond the buffer's limit");
         if let Outcome::Accepted { amount, .. } = answer {
             let learnt = self.model.learn(amount.map(|a| a.0));
@@ -382,6 +423,10 @@ impl World {
     /// Everything that was ever counted.
     pub fn totals(&self) -> Tally {
         let mut all = self.tally.clone();
+        let model = &self.model;
+        all.add("claims made again after a return", model.reclaims);
+        all.add("returned shares given out again", model.again);
+        all.add("check-ins on a day after", model.days_after);
         for (what, n) in self.disk.fired().iter().chain(&self.db.fired()) {
             all.add(what, *n);
         }
