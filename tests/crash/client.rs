@@ -20,11 +20,15 @@ use serde_json::json;
 use crate::support::http::{Answer, Connection, Request};
 use crate::support::{Site, Tool, within};
 
-/// The variable that makes this binary the client: address, ledger, lanes, pause in microseconds, with tabs between.
+/// The variable that makes this binary the client: address, ledger, lanes, pause in microseconds, what it does, with tabs
+/// between.
 pub const ROLE: &str = "FOREBAY_CRASH_CLIENT";
 
 /// How long an answer may take: longer than any deadline of the server's.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// After how many refusals for want of room or durability a buyer leaves an end or a click as it is.
+const REFUSALS: u32 = 5;
 
 /// The client as its parent sees it.
 pub struct Client {
@@ -32,9 +36,18 @@ pub struct Client {
 }
 
 impl Client {
-    /// Starts `lanes` buyers that pause between two claims.
+    /// Starts `lanes` buyers that pause between two claims, end some of them, and fill carts beside.
     pub fn start(site: &Site, ledger: &Path, lanes: usize, pause: Duration) -> Self {
-        let role = format!("{}\t{}\t{lanes}\t{}", site.public, ledger.display(), pause.as_micros());
+        Self::start_as(site, ledger, lanes, pause, "all")
+    }
+
+    /// Starts `lanes` buyers that only claim.
+    pub fn start_claiming(site: &Site, ledger: &Path, lanes: usize, pause: Duration) -> Self {
+        Self::start_as(site, ledger, lanes, pause, "claims")
+    }
+
+    fn start_as(site: &Site, ledger: &Path, lanes: usize, pause: Duration, what: &str) -> Self {
+        let role = format!("{}\t{}\t{lanes}\t{}\t{what}", site.public, ledger.display(), pause.as_micros());
         let mut command = Command::new(std::env::current_exe().expect("this binary"));
         command.env(ROLE, role).stdin(Stdio::piped());
         Self { process: Tool::start(&mut command) }
@@ -59,6 +72,8 @@ struct Shared {
     campaigns: Mutex<Vec<(String, String)>>,
     over: AtomicBool,
     pause: Duration,
+    /// Whether it only claims.
+    claims_only: bool,
 }
 
 impl Shared {
@@ -92,13 +107,20 @@ impl Buyer {
 pub fn main() {
     let role = std::env::var(ROLE).expect("its role");
     let mut parts = role.split('\t');
-    let mut next = || parts.next().expect("four parts");
+    let mut next = || parts.next().expect("five parts");
     let addr = next().parse().expect("an address");
     let ledger = OpenOptions::new().create(true).append(true).open(next()).expect("the ledger");
     let lanes: u64 = next().parse().expect("a number");
     let pause = Duration::from_micros(next().parse().expect("a number"));
-    let shared =
-        Shared { addr, ledger: Mutex::new(ledger), campaigns: Mutex::default(), over: AtomicBool::new(false), pause };
+    let claims_only = next() == "claims";
+    let shared = Shared {
+        claims_only,
+        addr,
+        ledger: Mutex::new(ledger),
+        campaigns: Mutex::default(),
+        over: AtomicBool::new(false),
+        pause,
+    };
     std::thread::scope(|scope| {
         let shared = &shared;
         let lanes: Vec<_> = (0..lanes).map(|no| scope.spawn(move || lane(shared, no))).collect();
@@ -119,14 +141,24 @@ fn lane(shared: &Shared, lane: u64) {
         if shared.is_over() {
             return;
         }
+        if no % 8 == 7 && !shared.claims_only {
+            click(shared, &mut connection, lane, no);
+            std::thread::sleep(shared.pause);
+            continue;
+        }
         let Some(buyer) = buyer(shared, lane, no, &mut random) else {
             std::thread::sleep(Duration::from_millis(5));
             continue;
         };
         shared.note("intent", &buyer, "");
         let answer = persist(shared, &mut connection, &buyer, &mut random);
-        if let Some(first) = answer.filter(|a| a.status == 202 && random.random_ratio(1, 16)) {
-            ask_again(shared, &mut connection, &buyer, &first);
+        if let Some(first) = answer.filter(|a| a.status == 202) {
+            if random.random_ratio(1, 16) {
+                ask_again(shared, &mut connection, &buyer, &first);
+            }
+            if !shared.claims_only && random.random_ratio(1, 8) {
+                end(shared, &mut connection, &buyer, &first, if random.random_bool(0.5) { "settle" } else { "cancel" });
+            }
         }
         std::thread::sleep(shared.pause);
     }
@@ -180,7 +212,56 @@ fn persist(shared: &Shared, connection: &mut Option<Connection>, buyer: &Buyer, 
     }
 }
 
+/// Brings the claim to an end, and asks until it is known that it has come to it.
+fn end(shared: &Shared, connection: &mut Option<Connection>, buyer: &Buyer, first: &Answer, what: &str) {
+    let id = first.field("claim_id");
+    shared.note("ending", buyer, &format!("{id}\t{what}"));
+    let request = Request::new("POST", &format!("/v1/claims/{id}/{what}"));
+    let mut refusals = 0;
+    while !shared.is_over() && refusals < REFUSALS {
+        match call(shared, connection, &request) {
+            Ok(answer) if answer.status == 200 => return shared.note("ended", buyer, &format!("{id}\t{what}")),
+            Ok(answer) if answer.status == 503 => {
+                refusals += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(answer) => return shared.note("wrong", buyer, &format!("{what} of {id}: {}", answer.text())),
+            Err(error) => {
+                *connection = None;
+                shared.note("lost", buyer, &error.to_string());
+            }
+        }
+    }
+}
+
+/// Puts one more thing into this lane's own cart, under a key, and asks until it is known to be there.
+fn click(shared: &Shared, connection: &mut Option<Connection>, lane: u64, no: u64) {
+    let buyer = Buyer { campaign: "cart".into(), user: format!("cart-{lane}"), key: format!("click-{no}") };
+    let body = json!({ "sku": format!("s{}", no % 5), "op": "add", "quantity": 1 + no % 3 });
+    let request = Request::post(&format!("/v1/carts/{}/items", buyer.user), &body).key(&buyer.key);
+    shared.note("click", &buyer, &(1 + no % 3).to_string());
+    let mut refusals = 0;
+    while !shared.is_over() && refusals < REFUSALS {
+        match call(shared, connection, &request) {
+            Ok(answer) if answer.status == 202 => return shared.note("clicked", &buyer, &(1 + no % 3).to_string()),
+            Ok(answer) if answer.status == 503 => {
+                refusals += 1;
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Ok(answer) => return shared.note("wrong", &buyer, &format!("a click: {}", answer.text())),
+            Err(error) => {
+                *connection = None;
+                shared.note("lost", &buyer, &error.to_string());
+            }
+        }
+    }
+}
+
 fn attempt(shared: &Shared, connection: &mut Option<Connection>, buyer: &Buyer) -> std::io::Result<Answer> {
+    call(shared, connection, &buyer.request())
+}
+
+fn call(shared: &Shared, connection: &mut Option<Connection>, request: &Request) -> std::io::Result<Answer> {
     while connection.is_none() {
         match Connection::open(shared.addr) {
             Ok(open) => {
@@ -191,7 +272,7 @@ fn attempt(shared: &Shared, connection: &mut Option<Connection>, buyer: &Buyer) 
             Err(_) => std::thread::sleep(Duration::from_millis(5)),
         }
     }
-    let answer = connection.as_mut().expect("it was opened").call(&buyer.request())?;
+    let answer = connection.as_mut().expect("it was opened").call(request)?;
     if answer.header("connection") == Some("close") {
         *connection = None;
     }

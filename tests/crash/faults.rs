@@ -45,7 +45,7 @@ pub fn failing_sync() {
     server.create(&flash_sale("eio", 1_000_000));
     server.create(&limited("eio-keyed", 1_000_000, 2));
     let path = site.folder.path().join("ledger");
-    let mut client = Client::start(&site, &path, 8, Duration::from_millis(1));
+    let mut client = Client::start_claiming(&site, &path, 8, Duration::from_millis(1));
     client.sell("eio", "one");
     client.sell("eio-keyed", "keyed");
     eventually("claims are acknowledged", || Ledger::read(&path).acks() > 200);

@@ -42,6 +42,10 @@ pub struct Ledger {
     /// Refusals by slug.
     pub refused: HashMap<String, usize>,
     wrong: Vec<String>,
+    /// Claims that were to come to an end: to which, and whether that was acknowledged.
+    ends: HashMap<String, (String, bool)>,
+    /// What was clicked into carts: acknowledged, and sent at most, by buyer.
+    clicks: HashMap<String, (i64, i64)>,
 }
 
 impl Ledger {
@@ -65,6 +69,13 @@ impl Ledger {
             "told" => self.told.push((place, rest.to_owned())),
             "unknown" => self.unknown.push(rest.to_owned()),
             "lost" => self.lost += 1,
+            "ending" | "ended" => {
+                let (id, what) = rest.split_once('\t').expect("an id and an end");
+                let end = self.ends.entry(id.to_owned()).or_insert_with(|| (what.to_owned(), false));
+                end.1 |= parts[0] == "ended";
+            }
+            "click" => self.clicks.entry(place.1).or_default().1 += rest.parse::<i64>().expect("a number"),
+            "clicked" => self.clicks.entry(place.1).or_default().0 += rest.parse::<i64>().expect("a number"),
             "no" => {
                 let slug = rest.split('\t').nth(1).unwrap_or_default();
                 *self.refused.entry(slug.to_owned()).or_default() += 1;
@@ -76,6 +87,11 @@ impl Ledger {
     /// Claims that were acknowledged.
     pub fn acks(&self) -> usize {
         self.acks.len()
+    }
+
+    /// Ends and clicks that were acknowledged.
+    pub fn others(&self) -> (usize, i64) {
+        (self.ends.values().filter(|(_, sure)| *sure).count(), self.clicks.values().map(|(sure, _)| sure).sum())
     }
 
     /// Writes every acceptance, a line each, for the audit.
@@ -114,6 +130,23 @@ impl Ledger {
                 wrong.push(format!("{place:?} has {} rows, intended: {}", found.len(), self.intents.contains(place)));
             }
         }
+        for row in rows.by_place.values().flatten() {
+            let end = self.ends.get(&row.id);
+            let sound = match (end.map(|(what, sure)| (what.as_str(), *sure)), row.status.as_str()) {
+                (Some(("settle", _)), "settled") | (Some(("cancel", _)), "cancelled") => true,
+                (None | Some((_, false)), status) => status == "persisted",
+                _ => false,
+            };
+            if !sound {
+                wrong.push(format!("{} was told {end:?} and is {}", row.id, row.status));
+            }
+        }
+        for (user, (sure, most)) in &self.clicks {
+            let there = rows.carts.get(user).copied().unwrap_or(0);
+            if !(*sure..=*most).contains(&there) {
+                wrong.push(format!("{user} has {there} in its cart: {sure} acknowledged, {most} sent"));
+            }
+        }
         wrong.extend(campaigns.iter().filter_map(|c| rows.check(c)));
         wrong
     }
@@ -140,6 +173,7 @@ impl Ledger {
 #[derive(Debug)]
 struct Row {
     id: String,
+    status: String,
     seq: i64,
     quantity: i64,
     amount: Option<i64>,
@@ -147,27 +181,33 @@ struct Row {
 
 struct Rows {
     by_place: HashMap<Place, Vec<Row>>,
+    /// Units in each buyer's cart.
+    carts: HashMap<String, i64>,
 }
 
 impl Rows {
     fn read(site: &Site) -> Self {
-        let query = "SELECT campaign, user_id, claim_id, seq, quantity, amount FROM claims";
+        let query = "SELECT campaign, user_id, claim_id, seq, quantity, amount, status FROM claims";
         let rows = sql::try_sql(&site.store(), query).expect("the rows");
         let mut by_place: HashMap<Place, Vec<Row>> = HashMap::new();
         for row in rows {
-            let [campaign, user, id, seq, quantity, amount] = &row[..] else { panic!("{row:?}") };
+            let [campaign, user, id, seq, quantity, amount, status] = &row[..] else { panic!("{row:?}") };
             let number = |text: &str| text.parse().unwrap_or_else(|e| panic!("{text}: {e}"));
             let (seq, quantity) = (number(seq), number(quantity));
             let amount = (!amount.is_empty()).then(|| number(amount));
-            let row = Row { id: id.clone(), seq, quantity, amount };
+            let row = Row { id: id.clone(), status: status.clone(), seq, quantity, amount };
             by_place.entry((campaign.clone(), user.clone())).or_default().push(row);
         }
-        Self { by_place }
+        let query = "SELECT user_id, sum(quantity) FROM cart_items GROUP BY user_id";
+        let carts = sql::try_sql(&site.store(), query).expect("the carts").into_iter();
+        let carts = carts.map(|row| (row[0].clone(), row[1].parse().expect("a number"))).collect();
+        Self { by_place, carts }
     }
 
     /// What is wrong with a campaign as a whole.
     fn check(&self, campaign: &Sold) -> Option<String> {
-        let rows = || self.by_place.iter().filter(|(p, _)| p.0 == campaign.id).flat_map(|(_, rows)| rows);
+        let all = || self.by_place.iter().filter(|(p, _)| p.0 == campaign.id).flat_map(|(_, rows)| rows);
+        let rows = || all().filter(|row| row.status != "cancelled");
         let units: i64 = rows().map(|r| r.quantity).sum();
         let money: i64 = rows().filter_map(|r| r.amount).sum();
         if units > campaign.stock {

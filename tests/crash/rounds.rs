@@ -75,10 +75,12 @@ pub fn run() {
     client.stop();
     let ledger = Ledger::read(&path);
     println!(
-        "crash rounds: {rounds} kills, {} in flight, points {:?}, {} acks, {} answers lost, refused {:?}",
+        "crash rounds: {rounds} kills, {} in flight, points {:?}, {} acks, {:?} ends and units in carts, {} answers lost, \
+         refused {:?}",
         tally.hit_in_flight,
         tally.points,
         ledger.acks(),
+        ledger.others(),
         ledger.lost,
         ledger.refused
     );
@@ -87,6 +89,8 @@ pub fn run() {
     let hit: u64 = tally.points.values().sum();
     assert!(hit >= rounds / 6 && tally.points.len() >= 4, "too few named points were reached: {:?}", tally.points);
     assert!(ledger.acks() as u64 >= rounds * 50, "only {} claims were acknowledged", ledger.acks());
+    let (ends, clicks) = ledger.others();
+    assert!(ends as u64 >= rounds * 2 && clicks as u64 >= rounds * 5, "{ends} ends and {clicks} units in carts only");
     assert!(ledger.refused.get("sold-out").is_some_and(|&n| n > 0), "nothing was sold out: {:?}", ledger.refused);
 }
 

@@ -125,7 +125,7 @@ fn watching_follows_changes_by_hand_by_claims_and_by_time() {
     until("soon", "state", "ended".into());
     pause(&server, "late", "paused");
     until("late", "state", "paused".into());
-    assert_eq!(documents(&dir), 3, "the newest three");
+    crate::support::eventually("only the newest three are left", || documents(&dir) == 3);
     assert!(dir.join("index.html").exists());
     let status = ended(&mut tool, rustix::process::Signal::TERM);
     assert!(status.success(), "{status}");

@@ -26,6 +26,24 @@ pub fn red_packet(id: &str, shares: i64, total: i64) -> Value {
         "stock": shares, "currency": "CNY", "red_packet": {"total": total, "min": 1, "split": "random"}})
 }
 
+/// Coupons, open now and for long.
+pub fn coupon(id: &str, stock: i64) -> Value {
+    json!({"id": id, "kind": "coupon", "opens_at": "2020-01-01T00:00:00Z", "closes_at": "2099-01-01T00:00:00Z",
+        "per_user_limit": 1, "stock": stock})
+}
+
+/// A daily check-in of 10 points by the calendar of `zone`, open now and for long.
+pub fn check_in(id: &str, zone: &str) -> Value {
+    json!({"id": id, "kind": "check_in", "opens_at": "2020-01-01T00:00:00Z", "closes_at": "2099-01-01T00:00:00Z",
+        "check_in": {"points": 10, "time_zone": zone}})
+}
+
+/// The end of a claim: `cancel` or `settle`.
+pub fn end(claim: &Value, what: &str) -> Request {
+    let id = claim["claim_id"].as_str().expect("a claim has an id");
+    Request::new("POST", &format!("/v1/claims/{id}/{what}"))
+}
+
 /// A claim of one.
 pub fn claim(campaign: &str, user: &str) -> Request {
     Request::post(&format!("/v1/campaigns/{campaign}/claims"), &json!({"user": user}))
