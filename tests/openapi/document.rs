@@ -30,10 +30,19 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// The path with every parameter set to `value`.
+    /// The path with every parameter set to `value`, but numbers to 7.
     pub fn path_with(&self, value: &str) -> String {
-        let segment = |s: &str| if s.starts_with('{') { value.to_owned() } else { s.to_owned() };
+        let segment = |s: &str| match s {
+            "{id}" => "7".to_owned(),
+            s if s.starts_with('{') => value.to_owned(),
+            s => s.to_owned(),
+        };
         self.path.split('/').map(segment).collect::<Vec<_>>().join("/")
+    }
+
+    /// The scope that a service's key needs; none where it is the operator's token, or nothing.
+    pub fn scope(&self) -> Option<&str> {
+        self.object["security"].as_array()?.iter().find_map(|one| one["serviceKey"][0].as_str())
     }
 
     /// Whether a credential may be asked for.

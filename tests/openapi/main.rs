@@ -4,6 +4,7 @@
 
 mod admin;
 mod document;
+mod ends;
 mod faults;
 mod held;
 mod public;
@@ -20,14 +21,17 @@ use held::Held;
 use serde_json::Value;
 
 /// What is documented and not provoked here: full queues, 16,384 connections, and what has tests of its own: a full disk,
-/// and 512 batches at once.
+/// which alone keeps a claim from its end, and 512 batches at once.
 const OUT_OF_REACH: &[(&str, &str, &str)] = &[
+    ("cancelClaim", "503", "buffer-full"),
     ("changeCampaign", "503", "buffer-full"),
     ("claim", "503", "overloaded"),
     ("claimBatch", "503", "overloaded"),
     ("createCampaign", "503", "buffer-full"),
+    ("dropDeadLetter", "503", "buffer-full"),
     ("readCampaign", "503", "overloaded"),
     ("readCampaigns", "503", "overloaded"),
+    ("settleClaim", "503", "buffer-full"),
 ];
 
 /// Slugs that no operation of this version answers with: rules are not served yet, and `other` is a counter's name.
@@ -40,6 +44,8 @@ fn the_server_answers_what_is_documented_and_nothing_else() {
     sweep::guarded(&held);
     public::claims_and_reads(&held);
     admin::campaigns(&held);
+    ends::ends_and_carts(&held);
+    ends::dead_letters(&held);
     faults::a_full_buffer_and_the_end(&held);
     faults::a_disk_that_is_slow_and_then_fails(&held);
     faults::a_database_that_can_not_be_read(&held);

@@ -16,6 +16,12 @@ const ADMIN_CONNECTIONS: u64 = forebay::limits::ADMIN_CONNECTIONS_MAX;
 /// An identifier that is nobody's.
 const NOBODY: &str = "nobody";
 
+/// The title of what is answered on a path that is not served.
+const NOTHING_HERE: &str = "There is nothing here";
+
+/// Every scope that a service's key may have.
+const SCOPES: [&str; 4] = ["claims:write", "claims:settle", "carts:write", "read"];
+
 pub fn every_operation(held: &Held) {
     let site = Site::new();
     let server = site.start();
@@ -27,15 +33,18 @@ pub fn every_operation(held: &Held) {
         let named = request().header("X-Request-Id", "a-request-of-mine");
         let answer = call(&server, operation.listener, &named);
         assert_eq!(answer.header("x-request-id"), Some("a-request-of-mine"), "{}", operation.id);
-        assert_ne!(answer.slug(), "not-found", "{} is documented and not served", operation.id);
+        // A thing that is not there has another title than a path that is not served.
+        assert!(!answer.text().contains(NOTHING_HERE), "{} is documented and not served", operation.id);
         held.check(&operation.id, &answer);
         other_listener(held, &server, operation);
     }
     other_methods(held, &server);
     for listener in [Listener::Public, Listener::Admin] {
-        for path in ["/", "/nothing", "/v1", "/v1/carts/u1", "/admin/v1", "/admin/v1/dead-letters"] {
+        let letters = ["/admin/v1/dead-letters/", "/admin/v1/dead-letters/7", "/admin/v1/dead-letters//7/requeue"];
+        for path in ["/", "/nothing", "/v1", "/v1/carts", "/v1/carts/u1/items/s1", "/admin/v1"].iter().chain(&letters) {
             let answer = call(&server, listener, &Request::get(path));
             answer.expect(404, "not-found");
+            assert!(answer.text().contains(NOTHING_HERE), "{}", answer.text());
             held.check_shared("NoRoute", &answer);
         }
     }
@@ -91,33 +100,45 @@ fn too_many_connections(held: &Held, server: &Server) {
     taken.clear();
 }
 
-pub fn guarded(held: &Held) {
-    let key = "fbk_a-key-without-any-scope-of-use";
-    let token = "the-token-of-the-operator";
+/// A key with the scopes, and the table that makes it known.
+fn key_with<'a>(name: &str, scopes: impl Iterator<Item = &'a str>) -> (String, String) {
+    let key = format!("fbk_a-key-of-{name}");
     let digest: String = Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let table = format!("[[service_keys]]\nname = \"carts\"\nsha256 = \"{digest}\"\nscopes = [\"carts:write\"]\n");
-    let site = Site::new().text("ingest.auth", "service").text("ingest.admin_token", token).tables(&table);
+    let scopes: Vec<_> = scopes.collect();
+    (key, format!("[[service_keys]]\nname = \"{name}\"\nsha256 = \"{digest}\"\nscopes = {scopes:?}\n"))
+}
+
+pub fn guarded(held: &Held) {
+    let token = "the-token-of-the-operator";
+    let (mut tables, mut only, mut others) = (String::new(), BTreeMap::new(), BTreeMap::new());
+    for (no, scope) in SCOPES.into_iter().enumerate() {
+        let one = key_with(&format!("only-{no}"), std::iter::once(scope));
+        let rest = key_with(&format!("but-{no}"), SCOPES.into_iter().filter(|s| *s != scope));
+        tables += &(one.1 + &rest.1);
+        only.insert(scope, one.0);
+        others.insert(scope, rest.0);
+    }
+    let site = Site::new().text("ingest.auth", "service").text("ingest.admin_token", token).tables(&tables);
     let server = site.start();
     for operation in &held.operations {
         let request = || Request::new(&operation.method, &operation.path_with(NOBODY));
+        let bearing = |credential: &str| request().header("Authorization", &format!("Bearer {credential}"));
         if !operation.is_guarded() {
             held.ask(&server, &operation.id, &request(), 200, "");
             continue;
         }
         held.ask(&server, &operation.id, &request(), 401, "unauthenticated");
-        let wrong = request().header("Authorization", "Bearer wrong");
-        held.ask(&server, &operation.id, &wrong, 401, "unauthenticated");
-        match operation.listener {
-            Listener::Public => {
-                let known = request().header("Authorization", &format!("Bearer {key}"));
-                held.ask(&server, &operation.id, &known, 403, "forbidden");
+        held.ask(&server, &operation.id, &bearing("wrong"), 401, "unauthenticated");
+        let enough = match (operation.listener, operation.scope()) {
+            (Listener::Public, Some(scope)) => {
+                held.ask(&server, &operation.id, &bearing(&others[scope]), 403, "forbidden");
+                &only[scope]
             }
-            Listener::Admin => {
-                let known = request().header("Authorization", &format!("Bearer {token}"));
-                let answer = server.ask_admin(&known);
-                held.check(&operation.id, &answer);
-                assert_ne!(answer.status, 401, "{}", operation.id);
-            }
-        }
+            (Listener::Public, None) => panic!("{} names no scope", operation.id),
+            (Listener::Admin, _) => token,
+        };
+        let answer = call(&server, operation.listener, &bearing(enough));
+        held.check(&operation.id, &answer);
+        assert!(!matches!(answer.status, 401 | 403), "{}: {}", operation.id, answer.text());
     }
 }
