@@ -11,11 +11,14 @@
 //! - What fails for the whole table (locked, full, read-only, gone) is an outage ([`StoreError::Outage`]), never a row's
 //!   fault.
 
+mod pair;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
 
 use std::future::Future;
+
+pub use pair::{CampaignRecord, KnownCampaign, Looked, Recovery};
 
 use crate::sale::{
     CampaignId, CampaignNo, Claim, ClaimId, ClaimStatus, Currency, Money, Moved, Seq, Sku, Timestamp, Units, UserId,
@@ -256,7 +259,8 @@ pub type Database = sqlite::SqliteStore;
 
 /// A SQL database.
 pub trait Store: Send + Sync + 'static {
-    /// Ties a fresh database to `journal`, or tells which journal and position it belongs to.
+    /// Ties a fresh database to `journal`, or tells which journal and position it belongs to. From then on it takes batches
+    /// of this binding only: of an earlier one it refuses them as [`StoreError::Fenced`].
     fn bind(&self, journal: u128) -> impl Future<Output = Result<Position, StoreError>> + Send;
     /// Writes a batch in one transaction; `dead` names the rows that go to the dead letters instead.
     fn write(&self, batch: &Batch, dead: &[DeadRow]) -> impl Future<Output = Result<Written, StoreError>> + Send;

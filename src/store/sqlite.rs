@@ -17,22 +17,26 @@ mod effect;
 mod ends;
 mod error;
 mod letters;
+mod pair;
 mod payload;
 mod read;
+mod records;
 mod schema;
 #[cfg(test)]
 mod tests;
 mod write;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{
-    Batch, ClaimRow, DeadLetter, DeadRow, Position, Requeued, Row, Store, StoreError, StoredCart, StoredClaim, Totals,
-    Written,
+    Batch, CampaignRecord, ClaimRow, DeadLetter, DeadRow, KnownCampaign, Looked, Position, Recovery, Requeued, Row,
+    Store, StoreError, StoredCart, StoredClaim, Totals, Written,
 };
-use crate::sale::{CampaignId, ClaimId, Seq, UserId};
-use connection::{Clean, Connections, Purpose};
+use crate::sale::{CampaignId, ClaimId, Fate, Seq, Timestamp, UserId};
+use connection::{Connections, Purpose};
+use write::Owner;
 
 /// What a store may do to its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,8 +51,8 @@ pub enum Mode {
 pub struct SqliteStore {
     connections: Connections,
     path: PathBuf,
-    /// The journal that [`Store::bind`] tied it to, as 32 hexadecimal digits.
-    journal: OnceLock<String>,
+    /// Who [`Store::bind`] tied it to.
+    owner: Mutex<Option<Arc<Owner>>>,
 }
 
 impl SqliteStore {
@@ -70,7 +74,7 @@ impl SqliteStore {
             return Err(wrong("has parameters, of which there are none"));
         }
         let path = PathBuf::from(path);
-        Ok(Self { connections: Connections::new(path.clone(), mode), path, journal: OnceLock::new() })
+        Ok(Self { connections: Connections::new(path.clone(), mode), path, owner: Mutex::new(None) })
     }
 
     /// The database's file.
@@ -100,6 +104,92 @@ impl SqliteStore {
         self.connections.read(read::position).await
     }
 
+    /// What stands there, whatever its version; changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] where the file is another program's or a newer binary's; [`StoreError::Outage`] where it
+    /// can't be read now, or its folder is not there.
+    pub async fn look(&self) -> Result<Looked, StoreError> {
+        if let Err(error) = std::fs::metadata(&self.path) {
+            let parent = self.path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return if error.kind() == std::io::ErrorKind::NotFound && parent.is_dir() {
+                Ok(Looked::Missing)
+            } else {
+                Err(StoreError::Outage(format!("{}: {error}", self.path.display())))
+            };
+        }
+        let mut connected = self.connections.open(Purpose::Look).await?;
+        let looked = match connected.is_empty {
+            true => Ok(Looked::Empty),
+            false => read::position(&mut connected.sql).await.map(|p| p.map_or(Looked::Unbound, Looked::Bound)),
+        };
+        connected.close().await;
+        looked
+    }
+
+    /// Moves the write-ahead log into the file, so that the file alone is the database.
+    ///
+    /// # Errors
+    /// As [`Self::migrate`].
+    pub async fn fold(&self) -> Result<(), StoreError> {
+        self.connections.check_writable()?;
+        self.connections.open(Purpose::Migrate).await?.close().await;
+        Ok(())
+    }
+
+    /// The same database, not touched yet: after [`Self::close`], and after its file was exchanged.
+    pub fn again(&self) -> Self {
+        let connections = Connections::new(self.path.clone(), Mode::ReadWrite);
+        Self { connections, path: self.path.clone(), owner: Mutex::new(None) }
+    }
+
+    /// Makes the file belong to `to` instead of `from` (none: to nobody), with `campaigns`, and writes `recovery` down: one
+    /// transaction. True where that was done before.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] where it is neither `from`'s nor `to`'s; else as every write.
+    pub async fn rebind(
+        &self,
+        from: Option<Position>,
+        to: Position,
+        campaigns: &[KnownCampaign],
+        recovery: &Recovery,
+    ) -> Result<bool, StoreError> {
+        self.connections.write(async |sql| pair::rebind(sql, from, to, campaigns, recovery).await).await
+    }
+
+    /// The campaigns as rows and open dead letters tell them, by number.
+    ///
+    /// # Errors
+    /// [`StoreError::Fenced`] names a campaign that can't be told; else as every read.
+    pub async fn campaign_records(&self) -> Result<Vec<CampaignRecord>, StoreError> {
+        self.connections.read(records::campaigns).await
+    }
+
+    /// Ends of claims that are in open dead letters and in no row.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn dead_ends(&self) -> Result<BTreeMap<ClaimId, Fate>, StoreError> {
+        self.connections.read(records::dead_ends).await
+    }
+
+    /// The latest instant and the highest position that any row tells of.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn horizon(&self) -> Result<(Timestamp, Seq), StoreError> {
+        self.connections.read(async |sql| Ok((records::latest(sql).await?, records::highest(sql).await?))).await
+    }
+
+    /// Entries that somebody accepted as lost: the first and the last of each stretch.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn losses(&self) -> Result<Vec<(u64, u64)>, StoreError> {
+        self.connections.read(pair::losses).await
+    }
+
     /// Closes every connection; the last one out moves the write-ahead log into the file.
     pub async fn close(&self) {
         self.connections.close().await;
@@ -108,19 +198,17 @@ impl SqliteStore {
 
 impl Store for SqliteStore {
     async fn bind(&self, journal: u128) -> Result<Position, StoreError> {
-        let position = match self.position().await? {
-            Some(position) => position,
-            None => self.connections.write(async |sql| bind_fresh(sql, journal).await).await?,
-        };
-        if position.journal != journal {
-            return Err(StoreError::Fenced(format!(
+        let foreign = |position: Position| {
+            StoreError::Fenced(format!(
                 "{} belongs to journal {:032x}, this one is {journal:032x}: give each data folder a database of its own",
                 self.path.display(),
                 position.journal
-            )));
-        }
-        let bound = self.journal.get_or_init(|| format!("{journal:032x}"));
-        assert_eq!(*bound, format!("{journal:032x}"), "a store bound to two journals");
+            ))
+        };
+        let (position, epoch) = self.connections.write(async |sql| pair::bind(sql, journal).await).await?;
+        let epoch = epoch.ok_or_else(|| foreign(position))?;
+        let owner = Owner { journal: format!("{journal:032x}"), epoch };
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(owner));
         Ok(position)
     }
 
@@ -128,8 +216,9 @@ impl Store for SqliteStore {
         assert!(batch.after < batch.upto, "a batch from {} to {}", batch.after, batch.upto);
         let inside = |row: &Row| batch.after < row.seq() && row.seq() <= batch.upto;
         assert!(batch.rows.iter().all(inside), "a row outside its batch");
-        let journal = self.journal.get().ok_or_else(|| StoreError::Fenced("bound to no journal".to_owned()))?;
-        self.connections.write(async |sql| write::batch(sql, journal, batch, dead).await).await
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let owner = owner.ok_or_else(|| StoreError::Fenced("bound to no journal".to_owned()))?;
+        self.connections.write(async |sql| write::batch(sql, &owner, batch, dead).await).await
     }
 
     async fn probe(&self, rows: &[Row]) -> Result<(), StoreError> {
@@ -187,21 +276,5 @@ impl Store for SqliteStore {
 
     async fn dead_count(&self) -> Result<u64, StoreError> {
         self.connections.read(letters::count).await
-    }
-}
-
-/// Ties a fresh database to `journal`; whoever was first wins.
-async fn bind_fresh(sql: &mut sqlx::SqliteConnection, journal: u128) -> (Result<Position, StoreError>, Clean) {
-    let work = async {
-        write::begin(sql).await?;
-        let text = "INSERT INTO forebay_meta (one, journal, cursor, format) VALUES (1, ?, 0, 1) ON CONFLICT DO NOTHING";
-        sqlx::query(text).bind(format!("{journal:032x}")).execute(&mut *sql).await.map_err(error::before)?;
-        let position = read::position(sql).await?;
-        write::commit(sql).await?;
-        position.ok_or_else(|| StoreError::Outage("the binding did not stay".to_owned()))
-    };
-    match work.await {
-        Ok(position) => (Ok(position), Clean::Yes),
-        Err(error) => (Err(error), Clean::No),
     }
 }

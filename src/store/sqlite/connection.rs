@@ -39,6 +39,8 @@ fn file_id(path: &Path) -> Result<FileId, StoreError> {
 /// An open connection and the file that it opened.
 pub(super) struct Connected {
     pub(super) sql: SqliteConnection,
+    /// Whether there are no tables yet.
+    pub(super) is_empty: bool,
     file: FileId,
 }
 
@@ -60,6 +62,8 @@ pub(super) enum Purpose {
     Write,
     /// Reads.
     Read,
+    /// Looks whose it is; its tables may be missing or old.
+    Look,
 }
 
 /// The one writer and the few readers of a database file.
@@ -99,8 +103,13 @@ impl Connections {
         if matches!(result, Err(StoreError::Outage(_))) {
             // A file that could not be written to when it was opened stays read-only for ever, whatever becomes of it: for
             // this connection, and, through the shared memory beside it, for every one that this process opens while
-            // another is still open. So after an outage all begin anew.
-            self.idle().clear();
+            // another is still open. So after an outage all begin anew, and not before their threads have ended; that one of them
+            // can't be closed cleanly is the same outage.
+            let idle = std::mem::take(&mut *self.idle());
+            for connected in idle.into_iter().chain([connected]) {
+                let _ = connected.sql.close().await;
+            }
+            align(&self.path);
         } else if clean == Clean::Yes {
             *slot = Some(connected);
         }
@@ -135,7 +144,9 @@ impl Connections {
         let writer = self.writer.lock().await.take();
         self.readers.close();
         let idle = std::mem::take(&mut *self.idle());
-        for connected in writer.into_iter().chain(idle) {
+        // The writer last: a connection that only reads can't move the write-ahead log into the file, and whoever copies the
+        // file after a stop must not miss what is in the log.
+        for connected in idle.into_iter().chain(writer) {
             connected.close().await;
         }
     }
@@ -153,8 +164,8 @@ impl Connections {
         let row = sqlx::query(ask).fetch_one(&mut sql).await.map_err(before).map_err(named)?;
         let found =
             schema::Found { library: row.get(0), application: row.get(1), version: row.get(2), objects: row.get(3) };
-        schema::check(&found, purpose == Purpose::Migrate).map_err(named)?;
-        Ok(Connected { sql, file })
+        schema::check(&found, matches!(purpose, Purpose::Migrate | Purpose::Look)).map_err(named)?;
+        Ok(Connected { sql, is_empty: found.objects == 0, file })
     }
 
     fn options(&self, purpose: Purpose) -> SqliteConnectOptions {
@@ -164,7 +175,7 @@ impl Connections {
             .busy_timeout(Duration::from_millis(limits::STORE_BUSY_MILLIS))
             .foreign_keys(true)
             .thread_name(move |_| format!("sqlite-{}", if purpose == Purpose::Read { "read" } else { "write" }));
-        if purpose == Purpose::Read {
+        if matches!(purpose, Purpose::Read | Purpose::Look) {
             return options.read_only(true).pragma("query_only", "ON");
         }
         options
@@ -172,6 +183,19 @@ impl Connections {
             .synchronous(SqliteSynchronous::Full)
             .pragma("cache_size", format!("-{}", limits::STORE_PAGE_CACHE_KIB))
             .pragma("wal_autocheckpoint", limits::STORE_CHECKPOINT_PAGES.to_string())
+    }
+}
+
+/// Gives the files beside the database its mode, as far as may be. SQLite makes them with the mode that the database has at
+/// that moment, and a shared memory that was made while it was read-only would keep it so for ever.
+fn align(path: &Path) {
+    let Ok(database) = std::fs::metadata(path) else { return };
+    for end in ["-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        if std::fs::metadata(&name).is_ok_and(|beside| beside.permissions() != database.permissions()) {
+            let _ = std::fs::set_permissions(&name, database.permissions());
+        }
     }
 }
 

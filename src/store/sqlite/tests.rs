@@ -8,9 +8,9 @@ use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{Connection, SqliteConnection};
 
 use super::{Mode, SqliteStore};
-use crate::sale::{Seq, Units, UserId};
-use crate::store::suite::{self, JOURNAL, batch, changed, claim, claims, committed, created, everything};
-use crate::store::{Row, Store, StoreError, Written};
+use crate::sale::{Seq, Timestamp, Units, UserId};
+use crate::store::suite::{self, JOURNAL, batch, changed, claim, claims, committed, created};
+use crate::store::{Looked, Position, Recovery, Row, Store, StoreError, Written};
 
 fn store_in(dir: &Path, mode: Mode) -> SqliteStore {
     SqliteStore::open(&format!("sqlite:{}/forebay.db", dir.display()), mode).expect("a URL")
@@ -78,7 +78,7 @@ async fn a_full_database_is_an_outage_until_there_is_room() {
         let text = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
         store.connections.write(async move |sql: &mut SqliteConnection| {
             let done = sqlx::raw_sql(text).execute(sql).await.map(|_| ()).map_err(super::error::before);
-            (done, super::Clean::Yes)
+            (done, super::connection::Clean::Yes)
         })
     };
     limit(1).await.unwrap();
@@ -103,10 +103,14 @@ fn a_read_only_file_is_an_outage_and_still_read() {
         allow(0o444, 0o755);
         let again = store_in(dir.path(), Mode::ReadWrite);
         assert_eq!(again.migrate().await, Ok(0), "there is nothing to do, and that needs no writing");
-        assert_eq!(again.bind(JOURNAL).await.map(|p| p.cursor), Ok(Seq(5)));
-        outage(again.write(&claims(5, 5), &[]).await, "writable");
+        outage(again.bind(JOURNAL).await, "writable");
+        assert_eq!(again.position().await.map(|p| p.map(|p| p.cursor)), Ok(Some(Seq(5))));
         assert_eq!(again.scan(None, Seq(0), 10).await.map(|rows| rows.len()), Ok(5));
         allow(0o644, 0o755);
+        // Whoever read meanwhile may hold on to the shared memory of that time: the attempt that meets it lets go of it.
+        let first = again.bind(JOURNAL).await;
+        let bound = if first.is_ok() { first } else { again.bind(JOURNAL).await };
+        assert_eq!(bound.map(|p| p.cursor), Ok(Seq(5)));
         assert_eq!(again.write(&claims(5, 5), &[]).await, FIVE);
         allow(0o644, 0o555);
         let elsewhere = SqliteStore::open(&format!("sqlite:{}/new.db", dir.path().display()), Mode::ReadWrite).unwrap();
@@ -181,8 +185,9 @@ async fn a_reader_beside_the_writer_sees_and_changes_nothing_but_reads() {
     assert_eq!(store.write(&claims(0, 5), &[]).await, FIVE);
     let reader = store_in(dir.path(), Mode::ReadOnly);
     assert_eq!(reader.position().await.map(|p| p.map(|p| p.cursor)), Ok(Some(Seq(5))));
-    assert_eq!(everything(&reader).await, everything(&store).await);
-    outage(reader.write(&claims(5, 5), &[]).await, "reading only");
+    assert_eq!(reader.scan(None, Seq(0), 10).await, store.scan(None, Seq(0), 10).await);
+    let refused = reader.bind(JOURNAL).await;
+    assert!(matches!(&refused, Err(StoreError::Outage(why)) if why.contains("reading only")), "{refused:?}");
     outage(reader.migrate().await, "reading only");
     assert_eq!(store.write(&claims(5, 5), &[]).await, FIVE);
     assert_eq!(reader.totals().await.map(|t| t[0].persisted), Ok(Units(10)));
@@ -249,4 +254,55 @@ fn only_urls_that_name_a_file_are_taken() {
     ] {
         assert_eq!(SqliteStore::open(url, Mode::ReadWrite).is_ok(), good, "{url}");
     }
+}
+
+#[tokio::test]
+async fn a_later_binding_fences_the_one_before_it() {
+    let (dir, older) = fresh().await;
+    assert_eq!(older.write(&claims(0, 5), &[]).await, FIVE);
+    let newer = store_in(dir.path(), Mode::ReadWrite);
+    assert_eq!(newer.bind(JOURNAL).await.map(|p| p.cursor), Ok(Seq(5)));
+    let fenced = older.write(&claims(5, 5), &[]).await;
+    assert!(matches!(&fenced, Err(StoreError::Fenced(why)) if why.contains("taken the database over")), "{fenced:?}");
+    assert_eq!(newer.write(&claims(5, 5), &[]).await, FIVE);
+    let fenced = older.write(&claims(5, 5), &[]).await;
+    assert!(matches!(fenced, Err(StoreError::Fenced(_))), "a batch that is there is another's: {fenced:?}");
+    assert_eq!(older.bind(JOURNAL).await.map(|p| p.cursor), Ok(Seq(10)), "whoever starts again is the newer one");
+    assert!(matches!(newer.write(&claims(10, 5), &[]).await, Err(StoreError::Fenced(_))));
+}
+
+#[tokio::test]
+async fn a_look_tells_whose_a_file_is_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = store_in(dir.path(), Mode::ReadWrite);
+    assert_eq!(store.look().await, Ok(Looked::Missing));
+    std::fs::write(store.path(), "").unwrap();
+    assert_eq!(store.look().await, Ok(Looked::Empty));
+    store.migrate().await.unwrap();
+    assert_eq!(store.look().await, Ok(Looked::Unbound));
+    store.bind(JOURNAL).await.unwrap();
+    assert_eq!(store.write(&claims(0, 5), &[]).await, FIVE);
+    let here = Position { journal: JOURNAL, cursor: Seq(5) };
+    assert_eq!(store.look().await, Ok(Looked::Bound(here)));
+    store.close().await;
+    assert!(!dir.path().join("forebay.db-wal").exists(), "the file alone is the database");
+    let nowhere = SqliteStore::open(&format!("sqlite:{}/none/shop.db", dir.path().display()), Mode::ReadWrite).unwrap();
+    outage(nowhere.look().await, "none");
+}
+
+#[tokio::test]
+async fn a_file_changes_its_journal_once_and_only_from_what_it_was() {
+    let (_dir, store) = fresh().await;
+    assert_eq!(store.write(&claims(0, 5), &[]).await, FIVE);
+    let (from, to) = (Position { journal: JOURNAL, cursor: Seq(5) }, Position { journal: 7, cursor: Seq(1_000) });
+    let recovery =
+        Recovery { at: Timestamp(0), action: "loss", lost: Some((Seq(6), Seq(9))), detail: serde_json::json!({}) };
+    let elsewhere = Some(Position { cursor: Seq(4), ..from });
+    assert!(matches!(store.rebind(elsewhere, to, &[], &recovery).await, Err(StoreError::Fenced(_))));
+    assert!(matches!(store.rebind(None, to, &[], &recovery).await, Err(StoreError::Fenced(_))));
+    assert_eq!(store.rebind(Some(from), to, &[], &recovery).await, Ok(false));
+    assert_eq!(store.rebind(Some(from), to, &[], &recovery).await, Ok(true), "it was done before");
+    assert_eq!((store.position().await, store.losses().await), (Ok(Some(to)), Ok(vec![(6, 9)])));
+    assert!(matches!(store.write(&claims(5, 5), &[]).await, Err(StoreError::Fenced(_))));
+    assert_eq!(store.bind(7).await, Ok(to));
 }

@@ -45,10 +45,16 @@ impl<'a> Work<'a> {
     }
 }
 
+/// Who writes: the journal, as 32 hexadecimal digits, and the number of its start.
+pub(super) struct Owner {
+    pub(super) journal: String,
+    pub(super) epoch: i64,
+}
+
 /// Writes `batch`; the connection is clean afterwards unless told otherwise.
 pub(super) async fn batch(
     sql: &mut SqliteConnection,
-    journal: &str,
+    owner: &Owner,
     batch: &Batch,
     dead: &[DeadRow],
 ) -> (Result<Written, StoreError>, Clean) {
@@ -57,7 +63,7 @@ pub(super) async fn batch(
         if let Err(error) = begin(sql).await {
             return (Err(error), Clean::No);
         }
-        let applied = match move_cursor(sql, journal, batch).await {
+        let applied = match move_cursor(sql, owner, batch).await {
             Ok(true) => apply(sql, &mut work).await,
             Ok(false) => return rolled_back(sql, Ok(Written::AlreadyThere)).await,
             Err(error) => Err(error),
@@ -123,26 +129,36 @@ pub(super) async fn rolled_back<T>(
 }
 
 /// Whether the batch is to be written: false where it is there already.
-async fn move_cursor(sql: &mut SqliteConnection, journal: &str, batch: &Batch) -> Result<bool, StoreError> {
+async fn move_cursor(sql: &mut SqliteConnection, owner: &Owner, batch: &Batch) -> Result<bool, StoreError> {
     let (after, upto) = (batch.after.0 as i64, batch.upto.0 as i64);
-    let moved = sqlx::query("UPDATE forebay_meta SET cursor = ? WHERE cursor = ? AND journal = ?")
+    let moved = sqlx::query("UPDATE forebay_meta SET cursor = ? WHERE cursor = ? AND journal = ? AND epoch = ?")
         .bind(upto)
         .bind(after)
-        .bind(journal)
+        .bind(&owner.journal)
+        .bind(owner.epoch)
         .execute(&mut *sql)
         .await
         .map_err(before)?;
     if moved.rows_affected() == 1 {
         return Ok(true);
     }
-    let found = sqlx::query("SELECT journal, cursor FROM forebay_meta").fetch_optional(sql).await.map_err(before)?;
+    let found =
+        sqlx::query("SELECT journal, cursor, epoch FROM forebay_meta").fetch_optional(sql).await.map_err(before)?;
     let Some(found) = found else {
         return Err(StoreError::Outage("it is bound to no journal: was it replaced by an empty one?".to_owned()));
     };
-    let (theirs, cursor): (String, i64) = (found.get(0), found.get(1));
-    if theirs != journal {
-        let text = format!("the database belongs to journal {theirs}, this one is {journal}");
+    let (theirs, cursor, epoch): (String, i64, i64) = (found.get(0), found.get(1), found.get(2));
+    if theirs != owner.journal {
+        let text = format!("the database belongs to journal {theirs}, this one is {}", owner.journal);
         return Err(StoreError::Fenced(text));
+    }
+    if epoch != owner.epoch {
+        let ours = owner.epoch;
+        return Err(StoreError::Fenced(format!(
+            "another process has taken the database over (its start is number {epoch}, this one's {ours}): two run on one \
+             database, and this one, the older, writes no more. Stop one of them; claims that only this one's journal has \
+             are not in the database"
+        )));
     }
     if cursor >= upto {
         return Ok(false);
