@@ -69,6 +69,8 @@ pub struct Findings {
     pub journal_end: u64,
     /// Campaign by campaign.
     pub campaigns: Vec<CampaignFinding>,
+    /// Entries that `forebay recover` was told to go on without: the first and the last of each stretch.
+    pub accepted_losses: Vec<(u64, u64)>,
     /// Receipts checked.
     pub receipts: u64,
     /// How many mismatches there are.
@@ -226,6 +228,7 @@ async fn compare(scope: &Scope<'_>, store: &Database, auditor: &Auditor) -> anyh
             book.last_seq()
         ));
     }
+    findings.accepted_losses = store.losses().await?;
     let sums = rows::sum_up(store, auditor, &mut findings).await?;
     for (no, campaign) in book.campaigns().iter().enumerate() {
         if scope.campaign.is_none_or(|id| id == campaign.spec.id) {

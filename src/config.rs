@@ -99,6 +99,8 @@ pub struct Buffer {
     pub durability: Durability,
     /// 1,000 to 100,000,000.
     pub max_entries: usize,
+    /// 0 s to 720 h: how long segments stay that the journal does not need any more.
+    pub keep_journal: Duration,
 }
 
 /// `[redis]`

@@ -1,6 +1,6 @@
 //! The composition root: what is started, in which order, and how it ends.
 //!
-//! Start: the data folder's lock, receipt keys, the database's position, recovery, sequencer, janitor, drain, front end;
+//! Start: the data folder's lock, the pair of journal and database, receipt keys, recovery, sequencer, janitor, drain, front end;
 //! only then is the node ready. Stop, in the opposite direction: not ready, no new connections, what was admitted is
 //! finished, the sequencer ends on an empty queue, the drain goes on for the grace, and the rest stays in the journal.
 
@@ -8,19 +8,19 @@ mod allocator;
 mod cart_owners;
 pub(crate) mod folder;
 pub(crate) mod memory;
+mod pair;
+pub mod recover;
+mod remember;
 mod sample;
 pub(crate) mod signals;
+mod start;
 mod watch;
 
-use std::io::IsTerminal;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use anyhow::Context;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::antiscalper::Antiscalper;
 use crate::antiscalper::address::TrustedProxies;
@@ -33,17 +33,15 @@ use crate::ingest::server::Servers;
 use crate::ingest::{App, Door};
 use crate::limits;
 use crate::queue::janitor::JanitorThread;
+use crate::queue::journal::Report;
 use crate::queue::journal::disk::RealDisk;
-use crate::queue::journal::{Options, Report};
-use crate::queue::recover::{self, Live, Start};
-use crate::queue::sequencer::{Published, Sequencer, Settings};
+use crate::queue::sequencer::{Sequencer, Settings};
 use crate::queue::{Buffer, BufferSettings, HashKey, run};
-use crate::receipts::KeyRing;
-use crate::sale::{Durability, Seq};
-use crate::store::sqlite::Mode;
-use crate::store::{Database, Store, StoreError, Totals};
-use crate::workers::drain::balances;
+use crate::sale::Durability;
+use crate::store::Store;
 use crate::workers::pool::{DrainHandle, DrainSettings};
+use remember::{Remember, RememberThread};
+use start::Started;
 use watch::Watch;
 
 /// How a run of the engine differs from what the configuration says.
@@ -60,39 +58,32 @@ pub struct RunOptions {
 pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     allocator::settle();
     memory::raise_open_files();
-    let folder = folder::open(&config.buffer.data_dir)?;
-    let receipts = KeyRing::open_or_create(&config.buffer.data_dir)?;
-    let path = config.store.url.sqlite_path().context("store.url names no SQLite file")?;
-    let store = Arc::new(Database::open(&format!("sqlite:{}", path.display()), Mode::ReadWrite)?);
-    let disk = RealDisk::new(&folder.journal);
-    let identity = recover::identity(&disk)?.unwrap_or_else(folder::fresh_identity);
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
-    let known = control.block_on(position(&store, identity.journal))?;
-
     let memory_max = memory::budget();
-    let (live, report) = replay(disk, identity, known.as_ref().map(|(cursor, _)| *cursor), memory_max)?;
-    let published = Arc::new(Published::new(live.pending));
-    if let Some((cursor, totals)) = known {
-        // Before anyone can ask for a balance: the drain would tell it, but later than the first request.
-        published.pending.retire_to(cursor, &balances(&totals));
-    }
+    let Started { folder, receipts, store, gate, pair, identity, live, published } =
+        start::begin(config, &control, memory_max)?;
+    let report = live.journal.report;
     let owners = control.block_on(store.cart_owners(None, 0)).map_or(0, |(_, count)| count);
     cart_owners::begin(&published, owners);
     let sequencer = Sequencer::new(live.book, live.journal.writer, published.clone(), sequencer_settings(config));
     let key = HashKey(identity.hash_key);
     let watch = Watch::new();
     let guard = watch.guard("janitor");
-    let janitor = JanitorThread::spawn(live.journal.janitor, published.clone(), key, memory_max, guard)?;
+    let keep = config.buffer.keep_journal;
+    let janitor = JanitorThread::spawn(live.journal.janitor, published.clone(), key, memory_max, keep, guard)?;
     let threads = threads(config);
     let buffer = Buffer::new(buffer_settings(config, key), published.clone());
     let sequencer = run::spawn(&buffer, sequencer, SystemClock, watch.guard("sequencer"))?;
     let cache = Arc::new(LocalCache::new(config.cache.local_ttl, buffer.metrics().clone()));
+    let remember = Arc::new(Remember::new(cache.clone(), pair.floor().max(published.pending.retired())));
+    let (data_dir, saved) = (config.buffer.data_dir.clone(), pair.remembered());
+    let remembering = RememberThread::spawn(data_dir, identity.journal, remember.clone(), saved)?;
     let drain = {
-        let database = store.clone();
-        let prepare = async move || database.migrate().await.map(|_| ());
+        let gate = gate.clone();
+        let prepare = async move || gate.open(&pair).await;
         let (journal, batch_max, recovered) = (identity.journal, config.workers.batch_max, report.last_seq);
         let settings = DrainSettings { journal, batch_max, recovered };
-        DrainHandle::spawn_prepared(store.clone(), published.clone(), cache.clone(), settings, prepare)?
+        DrainHandle::spawn_prepared(store.clone(), published.clone(), remember, settings, prepare)?
     };
     let app = Arc::new(App {
         buffer: buffer.clone(),
@@ -121,10 +112,11 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         serve(&app, &servers, config, options, &report, &watch).await
     });
     app.draining.store(true, Ordering::SeqCst);
-    let parts = Parts { servers, buffer, sequencer, drain, janitor, watch };
+    let parts = Parts { servers, buffer, sequencer, drain, remembering, janitor, watch };
     let ended = parts.stop(config.shutdown.grace, ended);
     control.block_on(store.close());
-    drop(folder);
+    // The locks of both sides, to the last.
+    drop((gate, folder));
     ended
 }
 
@@ -134,6 +126,7 @@ struct Parts {
     buffer: Buffer,
     sequencer: JoinHandle<Sequencer<RealDisk>>,
     drain: DrainHandle,
+    remembering: RememberThread,
     janitor: JanitorThread,
     watch: Watch,
 }
@@ -154,6 +147,7 @@ impl Parts {
         self.buffer.stop();
         let sequencer = self.sequencer.join();
         let left = self.drain.stop(grace);
+        self.remembering.stop();
         self.janitor.stop();
         drop(sequencer);
         let ended = ended.and_then(|()| Ok(served?)).and_then(|()| Ok(self.watch.first().map_or(Ok(()), Err)?));
@@ -202,72 +196,6 @@ async fn serve(
     signals::second_ends_at_once();
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
     ended
-}
-
-/// What the database has of the journal, and its sums; none where it can't be asked now, for then claims are taken all the
-/// same.
-async fn position(store: &Database, journal: u128) -> anyhow::Result<Option<(Seq, Vec<Totals>)>> {
-    let asked = async {
-        store.migrate().await?;
-        Ok((store.position().await?, store.totals().await?))
-    };
-    match asked.await {
-        Ok((Some(position), _)) if position.journal != journal => anyhow::bail!(
-            "{} belongs to journal {:032x}, but the data folder holds {journal:032x}: give each data folder a database \
-             of its own",
-            store.path().display(),
-            position.journal
-        ),
-        Ok((position, totals)) => Ok(Some((position.map_or(Seq(0), |p| p.cursor), totals))),
-        Err(StoreError::Fenced(why)) => anyhow::bail!("{why}"),
-        Err(error) => {
-            tracing::error!(%error, "the database can't be used now; claims are taken, and drained once it can");
-            Ok(None)
-        }
-    }
-}
-
-fn replay(
-    disk: RealDisk,
-    identity: crate::queue::journal::Identity,
-    cursor: Option<Seq>,
-    memory_max: u64,
-) -> anyhow::Result<(Live<RealDisk>, Report)> {
-    let bar = ProgressBar::new(0);
-    if !std::io::stderr().is_terminal() {
-        bar.set_draw_target(indicatif::ProgressDrawTarget::hidden());
-    }
-    if let Ok(style) = ProgressStyle::with_template("recovering {wide_bar} {bytes}/{total_bytes} {eta}") {
-        bar.set_style(style);
-    }
-    let start = crate::clock::tick();
-    let mut progress = |done, total| {
-        bar.set_length(total);
-        bar.set_position(done);
-    };
-    let segment_bytes = crate::plant::segment_bytes(limits::SEGMENT_BYTES);
-    let options = Options { segment_bytes, ..Options::default() };
-    let start_of = Start { options, memory_max, cursor, progress: &mut progress };
-    let live = recover::recover(disk, identity, start_of)?;
-    bar.finish_and_clear();
-    let report = live.journal.report;
-    tracing::info!(
-        entries = report.entries,
-        waiting = live.pending.entries(),
-        took = ?start.elapsed(),
-        "the journal is recovered"
-    );
-    if report.torn_bytes > 0 {
-        tracing::warn!(
-            bytes = report.torn_bytes,
-            "a write that had not been acknowledged was interrupted; it is cut off"
-        );
-    }
-    if let Some(lost) = report.memory_lost {
-        let last = report.last_seq;
-        tracing::error!(%last, %lost, "entries of durability \"memory\" did not survive a power cut");
-    }
-    Ok((live, report))
 }
 
 fn sequencer_settings(config: &Config) -> Settings {

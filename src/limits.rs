@@ -42,6 +42,26 @@ pub const PREPARE_SLICE_BYTES: usize = 256 * 1024;
 /// The pause between two slices, in milliseconds: 20 MB of segments a second, four times what a core's claims take.
 pub const PREPARE_PAUSE_MILLIS: u64 = 10;
 
+/// Bytes that must be free on the journal's disk while covered segments are kept for `buffer.keep_journal`: room for the
+/// database beside it, and for several segments that claims need.
+pub const KEEP_JOURNAL_FREE_MIN: u64 = 1024 * 1024 * 1024;
+
+const _: () = assert!(KEEP_JOURNAL_FREE_MIN >= (SPARE_SEGMENTS as u64 + 2) * SEGMENT_BYTES);
+
+/// How often the file is written that says how far the database is known to be, in milliseconds.
+pub const DRAINED_MILLIS: u64 = 1_000;
+
+/// Positions that `forebay recover` leaves out behind the last one it knows of, when it makes a journal anew: more than any
+/// journal can have given out without the database, so that none is used twice.
+pub const RECOVER_SEQ_SKIP: u64 = 1_000_000_000;
+
+/// By how much it raises the versions of campaigns, which grow by one a change: a version that somebody has seen must not
+/// come again with another content.
+pub const RECOVER_VERSION_SKIP: u64 = 1_000_000;
+
+/// Rows that it reads from the database at a time.
+pub const RECOVER_PAGE: u32 = 10_000;
+
 /// Sealed segments that the last snapshot does not cover before the next one is made: recovery replays at most about
 /// twice this many segments.
 pub const SNAPSHOT_EVERY_SEGMENTS: u64 = 4;

@@ -135,7 +135,7 @@ fn check_held(book: &Book, row: &ClaimRow, kept: &Kept, fate: Option<Fate>, find
         findings.mismatch(format!("row {id}: the journal and the row differ on whether it is paid"));
     }
     let user = book.hash_key().user(&claim.user);
-    if kept.fingerprint != user.fingerprint() || id.address() != user.address() {
+    if (kept.fingerprint, kept.address) != (user.fingerprint(), user.address()) {
         findings.mismatch(format!("row {id}: the journal has another buyer than {}", claim.user));
     }
 }

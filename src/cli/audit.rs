@@ -58,6 +58,9 @@ fn report(findings: &Findings) -> String {
     for what in &findings.named {
         let _ = writeln!(out, "mismatch: {what}");
     }
+    for (first, last) in &findings.accepted_losses {
+        let _ = writeln!(out, "accepted as lost: entries {first} to {last}, by `forebay recover --accept-loss`");
+    }
     let (end, cursor, receipts) = (findings.journal_end, findings.cursor, findings.receipts);
     let _ = writeln!(out, "journal up to {end}, database up to {cursor}, {receipts} receipts checked");
     let _ = match findings.mismatches {

@@ -17,6 +17,7 @@ pub mod journal;
 pub mod key;
 pub mod migrate;
 pub mod receipt;
+pub mod recover;
 pub mod serve;
 mod table;
 
@@ -72,6 +73,8 @@ pub enum Command {
     Export(export::ExportArgs),
     /// Look into the journal.
     Journal(JournalArgs),
+    /// Say what is wrong with the pair of journal and database, and mend it with --yes.
+    Recover(recover::RecoverArgs),
     /// Check receipts.
     Receipt(ReceiptArgs),
     /// Bring the database to this version's tables.
@@ -216,6 +219,7 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Doctor(args) => doctor::run(file, &args),
         Command::Export(args) => export::run(file, &args),
         Command::Journal(args) => journal::run(file, &args),
+        Command::Recover(args) => recover::run(file, &args),
         Command::Receipt(args) => receipt::run(file, &args),
         Command::Migrate(args) => migrate::run(file, &args),
         Command::Key(args) => key::run(&args),
@@ -275,7 +279,7 @@ mod tests {
 
     #[test]
     fn every_command_takes_config() {
-        for command in ["serve", "check-config", "config", "audit", "migrate", "doctor"] {
+        for command in ["serve", "check-config", "config", "audit", "migrate", "doctor", "recover"] {
             let cli = Cli::try_parse_from(["forebay", command, "--config", "x.toml"]).expect(command);
             assert_eq!(cli.config.as_deref(), Some(Path::new("x.toml")), "{command}");
         }

@@ -28,6 +28,7 @@ pub(super) const BATCH_MAX: RangeInclusive<usize> = 1..=10_000;
 /// Durations in their own notation, as messages and the document show them.
 pub(super) const ACK_DEADLINE: [&str; 2] = ["100ms", "60s"];
 pub(super) const SETTLE_GRACE: [&str; 2] = ["0s", "1h"];
+pub(super) const KEEP_JOURNAL: [&str; 2] = ["0s", "720h"];
 pub(super) const RELEASE_AFTER: [&str; 2] = ["1m", "8760h"];
 pub(super) const LOCAL_TTL: [&str; 2] = ["0s", "60s"];
 pub(super) const GRACE: [&str; 2] = ["0s", "10m"];
@@ -158,6 +159,7 @@ pub(super) fn read(r: &mut Reader) -> Config {
             data_dir,
             durability: r.words("buffer.durability", &DURABILITIES),
             max_entries: r.number("buffer.max_entries", MAX_ENTRIES),
+            keep_journal: r.duration("buffer.keep_journal", KEEP_JOURNAL),
         },
         redis: redis(r),
         workers: Workers {

@@ -83,6 +83,7 @@ const BAD_FILES: &[(&str, &str)] = &[
     ("[buffer]\nkind = \"kafka\"", "expected one of \"journal\", \"redis\""),
     ("[buffer]\nkind = \"redis\"", "buffer.kind = \"redis\" (shop.toml): this version serves embedded mode only"),
     ("[buffer]\ndata_dir = \"\"", "buffer.data_dir = \"\" (shop.toml): expected the path of a folder"),
+    ("[buffer]\nkeep_journal = \"721h\"", "from 0s to 720h"),
     ("[buffer]\ndurability = \"tape\"", "expected one of \"disk\", \"memory\""),
     ("[buffer]\nmax_entries = 0", "buffer.max_entries = 0 (shop.toml): expected a whole number from 1000"),
     ("[buffer]\nmax_entries = 100_000_001", "to 100000000"),
@@ -307,6 +308,7 @@ fn what_describe_prints_changes_nothing_and_names_every_key_of_the_contract() {
         "antiscalper.user_rate",
         "buffer.data_dir",
         "buffer.durability",
+        "buffer.keep_journal",
         "buffer.kind",
         "buffer.max_entries",
         "cache.local_ttl",
@@ -353,6 +355,7 @@ fn the_document_tells_the_ranges_that_are_enforced() {
     let mut all: Vec<_> = ranges.iter().map(|(key, r)| (*key, number(r.start()), number(r.end()))).collect();
     for (key, [least, most]) in [
         ("ack_deadline", read::ACK_DEADLINE),
+        ("keep_journal", read::KEEP_JOURNAL),
         ("settle_grace", read::SETTLE_GRACE),
         ("release_after", read::RELEASE_AFTER),
         ("local_ttl", read::LOCAL_TTL),

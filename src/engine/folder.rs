@@ -42,6 +42,22 @@ pub fn open(data_dir: &Path) -> anyhow::Result<Folder> {
     Ok(Folder { journal, _lock: lock })
 }
 
+/// Locks a folder that is there. One that is not is made where `make_it` says so; otherwise there is nothing to lock.
+///
+/// # Errors
+/// As [`open`].
+pub fn lock(data_dir: &Path, make_it: bool) -> anyhow::Result<Option<DataLock>> {
+    let shown = data_dir.display();
+    match fs::metadata(data_dir) {
+        Ok(found) if !found.is_dir() => anyhow::bail!("buffer.data_dir: {shown} is a file; expected a folder"),
+        Ok(_) => check_ours(data_dir)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && make_it => make(data_dir)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error).with_context(|| format!("buffer.data_dir: {shown}")),
+    }
+    Ok(Some(DataLock::acquire(data_dir)?))
+}
+
 /// A folder with other things in it, and none of ours, is a slip of the hand.
 fn check_ours(data_dir: &Path) -> anyhow::Result<()> {
     let shown = data_dir.display();
@@ -50,7 +66,9 @@ fn check_ours(data_dir: &Path) -> anyhow::Result<()> {
     let names: Vec<_> = names.filter(|name| !name.to_string_lossy().starts_with(SCRATCH)).collect();
     let ours = |name: &std::ffi::OsString| {
         let name = name.to_string_lossy();
-        matches!(&*name, "journal" | "LOCK" | "receipt-keys" | "lost+found") || name.starts_with("forebay.db")
+        matches!(&*name, "journal" | "LOCK" | "receipt-keys" | "drained" | "recovering" | "lost+found")
+            || name.starts_with("forebay.db")
+            || name.starts_with("journal.")
     };
     if !names.is_empty() && !names.iter().any(ours) {
         let other = names[0].to_string_lossy();
@@ -61,7 +79,11 @@ fn check_ours(data_dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn make(folder: &Path) -> anyhow::Result<()> {
+/// Makes a folder that only its owner may look into, durably.
+///
+/// # Errors
+/// The system's.
+pub fn make(folder: &Path) -> anyhow::Result<()> {
     let shown = folder.display();
     let mut builder = DirBuilder::new();
     builder.recursive(true).mode(0o700);

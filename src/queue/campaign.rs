@@ -269,7 +269,7 @@ impl Campaign {
         (grown, garbage)
     }
 
-    fn make_room_for_key(&mut self) -> u64 {
+    pub(super) fn make_room_for_key(&mut self) -> u64 {
         if self.keys.has_room() {
             return 0;
         }

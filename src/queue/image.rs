@@ -116,20 +116,23 @@ fn save_winner(out: &mut dyn Write, kept: &Kept) -> io::Result<()> {
     put(out, kept.fingerprint)?;
     out.write_all(&held.claim_id.0)?;
     put(out, u64::from(held.quantity) << 32 | u64::from(held.hold))?;
-    put(out, u64::from(held.settled) << 32 | u64::from(held.order))?;
+    let flags = u64::from(held.settled) | u64::from(kept.is_stranger()) << 1;
+    put(out, flags << 32 | u64::from(held.order))?;
     put(out, kept.amount.map_or(0, |a| a.0) as u64)?;
-    put(out, kept.due.map_or(NEVER, |due| due.0) as u64)
+    put(out, kept.due.map_or(NEVER, |due| due.0) as u64)?;
+    if kept.is_stranger() { put(out, kept.address) } else { Ok(()) }
 }
 
 fn load_winner(from: &mut dyn Read) -> io::Result<Kept> {
     let (fingerprint, claim_id) = (get(from)?, ClaimId(take(from)?));
     let (units, order, amount, due) = (get(from)?, get(from)?, Money(get(from)? as i64), get(from)? as i64);
-    let settled = order >> 32 == 1;
+    let settled = order >> 32 & 1 == 1;
+    let address = if order >> 32 & 2 == 2 { get(from)? } else { claim_id.address() };
     let held = Held { claim_id, quantity: (units >> 32) as u32, hold: units as u32, order: order as u32, settled };
     if held.quantity == 0 {
         return Err(invalid());
     }
-    Ok(Kept { fingerprint, held, amount: Some(amount), due: (due != NEVER).then_some(Timestamp(due)) })
+    Ok(Kept { fingerprint, address, held, amount: Some(amount), due: (due != NEVER).then_some(Timestamp(due)) })
 }
 
 /// Of a time that is none.
@@ -185,7 +188,7 @@ fn load_campaign(from: &mut dyn Read) -> io::Result<Campaign> {
     load_keys(from, &mut keys)?;
     let mut old_keys = if spec.check_in.is_some() && !released { Keys::new(key_capacity) } else { Keys::default() };
     load_keys(from, &mut old_keys)?;
-    let bytes = if released { 0 } else { loaded_bytes(&spec, capacity, key_capacity) };
+    let bytes = if released { 0 } else { loaded_bytes(&spec, capacity, key_capacity) } + winners.stranger_bytes();
     Ok(Campaign {
         spec,
         wish,

@@ -15,6 +15,7 @@ use super::journal::disk::Disk;
 use super::journal::{Janitor, JournalError, SnapshotInfo, SnapshotJob, Step};
 use super::recover::Follower;
 use super::sequencer::Published;
+use crate::clock::{Clock, SystemClock};
 use crate::limits;
 use crate::plant;
 
@@ -25,7 +26,8 @@ pub struct JanitorThread {
 }
 
 impl JanitorThread {
-    /// Starts it. The book of a snapshot hashes with `key` and may take `memory_max` bytes. The thread keeps `guard` until
+    /// Starts it. The book of a snapshot hashes with `key` and may take `memory_max` bytes. Segments that nobody needs stay
+    /// for `keep`. The thread keeps `guard` until
     /// it ends, by a panic too.
     ///
     /// # Errors
@@ -35,6 +37,7 @@ impl JanitorThread {
         published: Arc<Published>,
         key: HashKey,
         memory_max: u64,
+        keep: Duration,
         guard: impl Send + 'static,
     ) -> io::Result<Self> {
         let (stop, stopped) = channel();
@@ -42,7 +45,8 @@ impl JanitorThread {
             let _guard = guard;
             // Its work is bulk: it gives way to whatever acknowledges claims.
             let _ = rustix::process::nice(limits::BACKGROUND_NICE);
-            Rounds { janitor, published, key, memory_max, snapshot: None, told: false, written: 0 }.run(&stopped);
+            let rounds = Rounds { janitor, published, key, memory_max, keep, snapshot: None, told: false, written: 0 };
+            rounds.run(&stopped);
         })?;
         Ok(Self { stop, thread })
     }
@@ -60,6 +64,7 @@ struct Rounds<D: Disk> {
     published: Arc<Published>,
     key: HashKey,
     memory_max: u64,
+    keep: Duration,
     snapshot: Option<JoinHandle<Option<SnapshotInfo>>>,
     told: bool,
     /// Bytes that the journal had taken at the last round.
@@ -97,6 +102,10 @@ impl<D: Disk> Rounds<D> {
         }
         let written = self.published.metrics.journal_bytes.get();
         let is_busy = std::mem::replace(&mut self.written, written) != written;
+        if !self.keep.is_zero() {
+            let keep = i64::try_from(self.keep.as_micros()).unwrap_or(i64::MAX);
+            self.janitor.keep_after(SystemClock.now().plus_micros(-keep));
+        }
         let step = self.janitor.step(self.published.pending.retired())?;
         self.published.metrics.journal_disk_bytes.set(self.janitor.bytes());
         if matches!(step, Step::Ready(_)) {

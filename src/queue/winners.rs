@@ -7,6 +7,12 @@
 //! A record is 32 bytes (a claim id, 64 more bits of the buyer's hash, what is held) and the index takes 6.4 bytes more:
 //! 38.4 bytes a winner, and 16 more where claims expire. Two buyers share 104 bits of keyed hash with a chance below 2^−40
 //! in a campaign of 2^32 winners, and nobody without the key can look for such a pair.
+//!
+//! A book that was made anew from the database, without the key that its claims' ids were made with, holds *strangers*:
+//! claims whose ids carry another address than their buyers have now. They are kept under the buyer's address, and a map
+//! beside the tables leads to it from the id.
+
+use std::collections::HashMap;
 
 use crate::plant::{self, Bug};
 use crate::sale::{ClaimId, Money, Timestamp, Units, UserHash};
@@ -32,8 +38,10 @@ pub struct Held {
 /// A claim as it is kept: for a snapshot, and for whoever lets it expire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// The 64 bits of its buyer's hash that its id does not carry.
+    /// The 64 bits of its buyer's hash that an id does not carry.
     pub fingerprint: u64,
+    /// The other 40: those of its id, unless it is a stranger.
+    pub address: u64,
     /// What it holds.
     pub held: Held,
     /// Its amount, where amounts are remembered.
@@ -45,7 +53,12 @@ pub struct Kept {
 impl Kept {
     /// What is known of its buyer's hash.
     pub fn user(&self) -> UserHash {
-        UserHash(u128::from(self.held.claim_id.address()) << 88 | u128::from(self.fingerprint))
+        UserHash(u128::from(self.address) << 88 | u128::from(self.fingerprint))
+    }
+
+    /// Whether its id carries another address than its buyer has.
+    pub fn is_stranger(&self) -> bool {
+        self.address != self.held.claim_id.address()
     }
 }
 
@@ -63,6 +76,18 @@ pub struct Winners {
     amounts: bool,
     len: u64,
     dues: Option<Dues>,
+    strangers: Strangers,
+}
+
+/// The addresses of the buyers of strangers.
+#[derive(Debug, Default)]
+struct Strangers(HashMap<ClaimId, u64>);
+
+impl Strangers {
+    /// The address under which a claim is kept.
+    fn address(&self, id: ClaimId) -> u64 {
+        if self.0.is_empty() { id.address() } else { self.0.get(&id).copied().unwrap_or_else(|| id.address()) }
+    }
 }
 
 #[derive(Debug)]
@@ -83,7 +108,8 @@ impl Winners {
     /// A table for `claims` claims; `amounts` says whether each carries one that has to be remembered, `dues` whether each
     /// must be settled in time.
     pub fn new(claims: Units, amounts: bool, dues: bool) -> Self {
-        let mut winners = Self { tables: Vec::new(), amounts, len: 0, dues: dues.then(Dues::default) };
+        let dues = dues.then(Dues::default);
+        let mut winners = Self { tables: Vec::new(), amounts, len: 0, dues, strangers: Strangers::default() };
         winners.grow(claims);
         winners
     }
@@ -129,13 +155,14 @@ impl Winners {
         let (address, fingerprint) = (user.address(), user.fingerprint());
         self.tables.iter().flat_map(move |table| {
             let records = table.index.candidates(hash(address)).map(|place| &table.records[place]);
-            records.filter(move |r| r[2] == fingerprint && id_of(r).address() == address).map(held)
+            records.filter(move |r| r[2] == fingerprint && self.strangers.address(id_of(r)) == address).map(held)
         })
     }
 
     /// A claim by its id, with its amount where amounts are remembered.
     pub fn find(&self, id: ClaimId) -> Option<Kept> {
-        self.tables.iter().find_map(|table| table.place(id).map(|place| table.kept(place)))
+        let address = self.strangers.address(id);
+        self.tables.iter().find_map(|table| Some(self.kept(table, table.place(id, address)?)))
     }
 
     /// Adds a claim; `due` is when it must be settled, where claims expire.
@@ -153,6 +180,9 @@ impl Winners {
             table.amounts[place] = amount.map_or(0, |a| a.0);
         }
         let at = table.base + place as u32;
+        if user.address() != claim.claim_id.address() {
+            self.strangers.0.insert(claim.claim_id, user.address());
+        }
         self.len += 1;
         if let (Some(dues), Some(due)) = (&mut self.dues, due) {
             dues.push(at, due, &mut Places(&mut self.tables));
@@ -163,12 +193,15 @@ impl Winners {
     pub fn remove(&mut self, id: ClaimId) -> Option<Kept> {
         let (no, place) = self.locate(id)?;
         self.unlink(no, place);
-        let table = &mut self.tables[no];
-        let kept = table.kept(place);
+        let kept = self.kept(&self.tables[no], place);
+        let (table, strangers) = (&mut self.tables[no], &self.strangers);
         let records = &table.records;
-        table.index.remove(hash(id.address()), place, |place| hash(id_of(&records[place]).address()));
+        table.index.remove(hash(kept.address), place, |place| hash(strangers.address(id_of(&records[place]))));
         table.records[place] = [u64::from(table.vacant), 0, 0, 0];
         table.vacant = place as u32 + 1;
+        if kept.is_stranger() {
+            self.strangers.0.remove(&id);
+        }
         self.len -= 1;
         Some(kept)
     }
@@ -180,11 +213,12 @@ impl Winners {
             self.unlink(no, place);
         }
         self.tables[no].records[place][3] |= SETTLED;
-        Some(self.tables[no].kept(place))
+        Some(self.kept(&self.tables[no], place))
     }
 
     fn locate(&self, id: ClaimId) -> Option<(usize, usize)> {
-        self.tables.iter().enumerate().find_map(|(no, table)| Some((no, table.place(id)?)))
+        let address = self.strangers.address(id);
+        self.tables.iter().enumerate().find_map(|(no, table)| Some((no, table.place(id, address)?)))
     }
 
     fn unlink(&mut self, no: usize, place: usize) {
@@ -198,7 +232,7 @@ impl Winners {
     pub fn first_due(&self) -> Option<Kept> {
         let at = self.dues.as_ref()?.first()?;
         let table = self.tables.iter().rfind(|table| table.base <= at)?;
-        Some(table.kept((at - table.base) as usize))
+        Some(self.kept(table, (at - table.base) as usize))
     }
 
     /// Reads a buyer's home slot without using it. Called for a whole batch first: the reads of independent slots
@@ -212,8 +246,25 @@ impl Winners {
     pub fn iter(&self) -> impl Iterator<Item = Kept> + '_ {
         self.tables.iter().flat_map(|table| {
             let taken = table.records.iter().enumerate().filter(|(_, record)| record[3] != 0);
-            taken.map(|(place, _)| table.kept(place))
+            taken.map(|(place, _)| self.kept(table, place))
         })
+    }
+
+    /// The bytes that strangers take beside the tables.
+    pub fn stranger_bytes(&self) -> u64 {
+        (self.strangers.0.capacity() * (size_of::<(ClaimId, u64)>() + 1)) as u64
+    }
+
+    fn kept(&self, table: &Table, place: usize) -> Kept {
+        let record = &table.records[place];
+        let held = held(record);
+        Kept {
+            fingerprint: record[2],
+            address: self.strangers.address(held.claim_id),
+            held,
+            amount: table.amounts.get(place).map(|&a| Money(a)),
+            due: table.links.get(place).and_then(Link::due),
+        }
     }
 
     /// The index's pages, of the table added last.
@@ -245,18 +296,8 @@ impl Table {
         self.records.len() - 1
     }
 
-    fn place(&self, id: ClaimId) -> Option<usize> {
-        self.index.candidates(hash(id.address())).find(|&place| id_of(&self.records[place]) == id)
-    }
-
-    fn kept(&self, place: usize) -> Kept {
-        let record = &self.records[place];
-        Kept {
-            fingerprint: record[2],
-            held: held(record),
-            amount: self.amounts.get(place).map(|&a| Money(a)),
-            due: self.links.get(place).and_then(Link::due),
-        }
+    fn place(&self, id: ClaimId, address: u64) -> Option<usize> {
+        self.index.candidates(hash(address)).find(|&place| id_of(&self.records[place]) == id)
     }
 }
 

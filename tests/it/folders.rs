@@ -161,7 +161,7 @@ fn a_journal_of_a_newer_forebay_is_left_alone() {
 }
 
 /// CRC-32C bit by bit: a test that used the product's own would share its faults.
-fn crc32c(bytes: &[u8]) -> u32 {
+pub fn crc32c(bytes: &[u8]) -> u32 {
     let step = |crc: u32, byte: &u8| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0x82f6_3b78 & (crc & 1).wrapping_neg()))
     };

@@ -27,6 +27,7 @@ mod panics;
 mod reads;
 mod slow_clients;
 mod wire;
+mod wrong_pair;
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};

@@ -74,13 +74,18 @@ impl Tables {
                     return Ok(());
                 }
                 list.now += later;
-                let claim_id = ClaimId::new(NOON, *user, u64::from(list.order));
+                // Every third is a stranger: its id was made with another key.
+                let maker = if list.order.is_multiple_of(3) { UserHash(!user.0) } else { *user };
+                let claim_id = ClaimId::new(NOON, maker, u64::from(list.order));
                 let held = Held { claim_id, quantity: *quantity, hold: *hold, order: list.order, settled: false };
                 let (amount, due) = (Money(i64::from(*quantity) * 3 - 1), Timestamp(list.now));
                 list.order += 1;
                 self.winners.insert(*user, &held, Some(amount), self.dues.then_some(due));
                 let (amount, due) = (self.amounts.then_some(amount), self.dues.then_some(due));
-                list.claims.push((*user, Kept { fingerprint: user.fingerprint(), held, amount, due }));
+                list.claims.push((*user, {
+                    let (fingerprint, address) = (user.fingerprint(), user.address());
+                    Kept { fingerprint, address, held, amount, due }
+                }));
             }
             Op::Remove(at) if len > 0 => {
                 let (_, mut kept) = list.claims.remove(at.index(len));

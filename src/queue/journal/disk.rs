@@ -26,6 +26,10 @@ pub trait Disk: Clone + Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// The names in the folder, sorted.
     fn list(&self) -> io::Result<Vec<String>>;
+    /// Bytes that are free on it for whoever is not the system; none where that is not known.
+    fn free_bytes(&self) -> Option<u64> {
+        None
+    }
     /// fsync of the folder: names made, renamed and removed before it survive a power cut.
     fn sync_dir(&self) -> io::Result<()>;
 }
@@ -96,6 +100,11 @@ impl Disk for RealDisk {
         }
         names.sort();
         Ok(names)
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        let found = rustix::fs::statvfs(&self.folder).ok()?;
+        Some(found.f_bavail.saturating_mul(found.f_frsize))
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! Housekeeping off the sequencer's thread: segments are prepared ahead, trimmed and recycled; snapshots fall due.
 //!
 //! A segment goes only when a durable database commit *and* a durable snapshot cover all of it: the database then has
-//! its claims and the snapshot its effect on the book. A full disk is no catastrophe here, since nothing that was
+//! its claims and the snapshot its effect on the book. It may be kept longer ([`Janitor::keep_after`]), for a database that
+//! has to be put back from a backup, as long as the disk has room. A full disk is no catastrophe here, since nothing that was
 //! promised depends on a spare segment: the writer's room shrinks and claims are refused in time.
 
 use std::io::{self, Write};
@@ -13,8 +14,9 @@ use super::segment::{Finish, Preparing};
 use super::snapshot::{SnapshotInfo, SnapshotJob};
 use super::writer::{SealedState, Shared};
 use super::{JournalError, OpenError, Options, Visitor};
+use crate::limits;
 use crate::plant::{self, Bug};
-use crate::sale::Seq;
+use crate::sale::{Seq, Timestamp};
 
 /// What one step of housekeeping did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,10 @@ pub struct Janitor<D: Disk> {
     snapshot: Option<SnapshotInfo>,
     /// Whether a job was handed out and not yet given back.
     job_out: bool,
+    /// Covered segments that were sealed after this stay.
+    keep_after: Timestamp,
+    /// Whether the disk ran short, and what is only kept goes.
+    short: bool,
 }
 
 impl<D: Disk> Janitor<D> {
@@ -53,7 +59,14 @@ impl<D: Disk> Janitor<D> {
         shared: Arc<Shared<D::File>>,
         snapshot: Option<SnapshotInfo>,
     ) -> Self {
-        Self { disk, journal, options, shared, preparing: None, snapshot, job_out: false }
+        let keep_after = Timestamp(i64::MAX);
+        Self { disk, journal, options, shared, preparing: None, snapshot, job_out: false, keep_after, short: false }
+    }
+
+    /// From now on a covered segment stays while its last frame is later than `at`, unless the disk runs short: then what is
+    /// only kept goes, all of it. Nothing is kept before this is called.
+    pub fn keep_after(&mut self, at: Timestamp) {
+        self.keep_after = at;
     }
 
     /// Does one bounded piece of work. `retired`: the last seq whose entries, and all before, are durably in the
@@ -74,6 +87,7 @@ impl<D: Disk> Janitor<D> {
             return self.prepare();
         }
         let wanting = self.shared.lists().ready.len() < self.options.spares;
+        self.look_for_room();
         let trimmable = self.trimmable(retired);
         if wanting {
             return self.start(trimmable);
@@ -87,6 +101,7 @@ impl<D: Disk> Janitor<D> {
             self.shared.lists().sealed.pop_front();
             return Ok(Step::Trimmed(number));
         }
+        self.short = false;
         Ok(if self.due() { Step::SnapshotDue } else { Step::Idle })
     }
 
@@ -115,6 +130,13 @@ impl<D: Disk> Janitor<D> {
         Ok(true)
     }
 
+    /// Whoever else uses the disk, the database perhaps, must not run out of room for what is only kept.
+    fn look_for_room(&mut self) {
+        if self.keep_after < Timestamp(i64::MAX) {
+            self.short |= self.disk.free_bytes().is_some_and(|free| free < limits::KEEP_JOURNAL_FREE_MIN);
+        }
+    }
+
     /// The oldest segment that nobody needs: its number, its length, and how many such there are.
     fn trimmable(&self, retired: Seq) -> Option<(u64, u64, usize)> {
         let snapshot = self.snapshot.as_ref().map_or(Seq(0), SnapshotInfo::seq);
@@ -122,7 +144,9 @@ impl<D: Disk> Janitor<D> {
         let replay_from = self.snapshot.as_ref().map_or(0, |s| s.replay_from);
         let lists = self.shared.lists();
         let free = lists.sealed.iter().take_while(|s| {
-            s.at.number < replay_from && s.at.last_seq <= covered && matches!(s.state, SealedState::Synced)
+            let is_kept = s.at.last_at > self.keep_after && !self.short;
+            let is_covered = s.at.number < replay_from && s.at.last_seq <= covered;
+            is_covered && !is_kept && matches!(s.state, SealedState::Synced)
         });
         let count = free.count();
         lists.sealed.front().filter(|_| count > 0).map(|s| (s.at.number, s.bytes, count))
@@ -186,7 +210,11 @@ impl<D: Disk> Janitor<D> {
     fn undone(&mut self, tmp: &str, error: JournalError) -> Result<Step, JournalError> {
         // Best effort: it goes at the next attempt, or the next start.
         let _ = self.disk.remove(tmp);
-        if error.is_full() { Ok(Step::DiskFull) } else { Err(error) }
+        if !error.is_full() {
+            return Err(error);
+        }
+        self.short = true;
+        Ok(Step::DiskFull)
     }
 
     fn due(&self) -> bool {

@@ -1,5 +1,5 @@
-//! One process at a time in a data folder: an advisory lock that the kernel takes back when its holder dies, however
-//! it dies, so that there is no stale lock to clear by hand.
+//! One process at a time in a data folder, and on a database file: an advisory lock that the kernel takes back when its holder
+//! dies, however it dies, so that there is no stale lock to clear by hand.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 /// The lock file's name within the data folder.
 pub const LOCK: &str = "LOCK";
 
-/// Held while the process owns the data folder; dropping it, or dying, gives the folder back.
+/// Held while the process owns the data folder, or the database; dropping it, or dying, gives it back.
 #[derive(Debug)]
 pub struct DataLock {
     _file: File,
 }
 
-/// Why the folder can't be had.
+/// Why it can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
     /// Another process has it.
     #[error(
-        "{} is held by {}: one process at a time; stop that one first, or use another data_dir",
+        "{} is held by {}: one process at a time; stop that one first, or use another {}",
         path.display(),
-        holder(*pid)
+        holder(*pid),
+        if path.ends_with(LOCK) { "data_dir" } else { "database" }
     )]
     Held {
         /// The lock file.
@@ -51,7 +52,20 @@ impl DataLock {
     /// # Errors
     /// [`LockError::Held`] with the holder's process id, or [`LockError::Io`].
     pub fn acquire(data_dir: &Path) -> Result<Self, LockError> {
-        let path = data_dir.join(LOCK);
+        Self::at(data_dir.join(LOCK))
+    }
+
+    /// Locks the database in the file `database`, without waiting, by a lock file beside it.
+    ///
+    /// # Errors
+    /// As [`Self::acquire`].
+    pub fn beside(database: &Path) -> Result<Self, LockError> {
+        let mut name = database.as_os_str().to_owned();
+        name.push(".lock");
+        Self::at(name.into())
+    }
+
+    fn at(path: PathBuf) -> Result<Self, LockError> {
         let io = |op| {
             let path = path.clone();
             move |source| LockError::Io { path, op, source }

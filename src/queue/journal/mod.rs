@@ -32,6 +32,7 @@ pub use identity::Identity;
 pub use inspect::{Inspection, inspect};
 pub use janitor::{Janitor, Step};
 pub use lock::{DataLock, LockError};
+pub use recover::{begin_from, kept_from};
 pub use snapshot::{SnapshotInfo, SnapshotJob};
 pub use writer::{Room, Writer};
 

@@ -134,6 +134,15 @@ pub(super) struct SealedAt {
     pub number: u64,
     pub last_seq: Seq,
     pub last_crc: u32,
+    /// The time of its last frame, or a later one.
+    pub last_at: Timestamp,
+}
+
+impl SealedAt {
+    /// Segment `number`, which ends where `chain` stands.
+    pub fn of(number: u64, chain: &Chain) -> Self {
+        Self { number, last_seq: chain.last_seq(), last_crc: chain.prev, last_at: chain.at }
+    }
 }
 
 /// Where the last valid frame's successor goes.
@@ -286,7 +295,7 @@ impl<D: Disk, V: Visitor> Walk<'_, D, V> {
         loop {
             let segment = self.open(number)?;
             offset = self.segment(&segment, offset, number < from)?;
-            let here = SealedAt { number, last_seq: self.chain.last_seq(), last_crc: self.chain.prev };
+            let here = SealedAt::of(number, &self.chain);
             let expected = match until {
                 Some(until) if until.number == number => Some((until.last_seq, until.last_crc)),
                 _ if number + 1 == from => Some((at_snapshot.last_seq(), at_snapshot.prev)),

@@ -3,6 +3,7 @@
 //! Everything here may be interrupted anywhere and is done again by the next start, with the same result.
 
 use std::collections::VecDeque;
+use std::io::{self, Write};
 use std::sync::Arc;
 
 use super::disk::{Disk, DiskFile};
@@ -11,10 +12,12 @@ use super::frame::{self, HEADER};
 use super::identity::{self, Identity};
 use super::reader::{Chain, Found, Replayed, SealedAt, Tail, Window};
 use super::segment::{self, Finish, HEADER_BYTES, Preparing, Segment, read_up_to};
+use super::snapshot::{self, SnapshotInfo};
 use super::tail::Ending;
 use super::writer::{Lists, Sealed, SealedState, Shared};
 use super::{Janitor, JournalError, Options, Recovered, Writer};
 use crate::limits;
+use crate::sale::{Seq, Timestamp};
 
 /// The refusal of a folder whose identity was lost.
 pub(super) fn identity_missing() -> JournalError {
@@ -37,6 +40,49 @@ pub(super) fn begin<D: Disk>(disk: &D, fresh: impl FnOnce() -> Identity) -> Resu
     Ok((identity, found))
 }
 
+/// Makes a journal in an empty folder that begins with a book: `save` writes it as it is after entry `last` at `at`, and the
+/// next entry follows that. Durable when this returns; after an error, or where the process dies before, the folder holds
+/// no journal and must be made anew.
+///
+/// # Errors
+/// [`JournalError::Io`], or options that can't work.
+pub fn begin_from<D: Disk>(
+    disk: &D,
+    options: &Options,
+    identity: Identity,
+    (last, at): (Seq, Timestamp),
+    save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), JournalError> {
+    options.check()?;
+    assert!(Found::look(disk)?.is_empty(), "a journal is begun in an empty folder");
+    identity::create(disk, identity)?;
+    let segment = first_segment(disk, identity.journal, options)?;
+    let chain = Chain { next: last.next(), at, ..Chain::genesis(identity.journal) };
+    let info = SnapshotInfo { chain, replay_from: segment.number, bytes: 0 };
+    snapshot::write(disk, identity.journal, info, &format::snapshot_name(last.0), save)?;
+    Ok(())
+}
+
+/// The first entry that is kept as one, and not only as a part of the snapshot; the next one where none is. Looks at
+/// beginnings of files only.
+///
+/// # Errors
+/// The disk's, or a header that is damaged, foreign or newer.
+pub fn kept_from<D: Disk>(disk: &D, journal: u128) -> Result<Seq, JournalError> {
+    let found = Found::look(disk)?;
+    let snapshot = found.snapshots.last().map(|&seq| snapshot::info(disk, journal, seq)).transpose()?;
+    let (from, mut first) = snapshot.map_or((1, Seq(1)), |s| (s.replay_from, s.seq().next()));
+    let mut window = Window::default();
+    for number in (1..from).rev().take_while(|number| found.numbers.binary_search(number).is_ok()) {
+        let segment = segment::open(disk, journal, number, false)?;
+        let header = window.frame(&segment, HEADER_BYTES, frame::seed(journal, number));
+        let header = header.map_err(|e| JournalError::io(&segment.name, "read", e))?;
+        let Some(header) = header else { break };
+        first = header.first_seq;
+    }
+    Ok(first)
+}
+
 /// Makes what was read durable, cuts a torn tail off and sets writer and janitor up behind it.
 pub(super) fn finish<D: Disk>(
     disk: D,
@@ -56,7 +102,7 @@ pub(super) fn finish<D: Disk>(
         }
     };
     let from = snapshot.as_ref().map_or(1, |s| s.replay_from);
-    let mut list = covered(&disk, journal, found, from, &chain, snapshot.as_ref().map(|s| s.seq().0));
+    let mut list = covered(&disk, journal, found, from, snapshot.as_ref().map_or(&chain, |s| &s.chain));
     for at in sealed {
         let bytes = segment::open(&disk, journal, at.number, false)?.bytes;
         list.push_back(Sealed { at, bytes, state: SealedState::Synced });
@@ -73,7 +119,11 @@ pub(super) fn finish<D: Disk>(
 }
 
 /// The first segment of a new journal, at once.
-fn first_segment<D: Disk>(disk: &D, journal: u128, options: &Options) -> Result<Segment<D::File>, JournalError> {
+pub(super) fn first_segment<D: Disk>(
+    disk: &D,
+    journal: u128,
+    options: &Options,
+) -> Result<Segment<D::File>, JournalError> {
     let mut preparing = Preparing::start(disk, 1, options.segment_bytes)?;
     while !preparing.fill(options.prepare_slice)? {}
     preparing.finish(disk, journal).map_err(Finish::into_error)
@@ -167,25 +217,21 @@ fn spares<D: Disk>(
     Ok(ready)
 }
 
-/// Segments that the snapshot covers wholly. Where one can't be read, its end is taken to be its successor's: it is
-/// then kept longer than needed, never shorter.
-fn covered<D: Disk>(
-    disk: &D,
-    journal: u128,
-    found: &Found,
-    from: u64,
-    chain: &Chain,
-    snapshot: Option<u64>,
-) -> VecDeque<Sealed<D::File>> {
-    let mut bound = snapshot.unwrap_or(chain.last_seq().0);
+/// Segments that the snapshot, which ends at `chain`, covers wholly. Each is taken to end where its successor begins, in time
+/// too, and where one can't be read at its successor's end: it is then kept longer than needed, never shorter.
+fn covered<D: Disk>(disk: &D, journal: u128, found: &Found, from: u64, chain: &Chain) -> VecDeque<Sealed<D::File>> {
+    let (mut bound, mut last_at) = (chain.last_seq().0, chain.at);
     let mut window = Window::default();
     let mut list = VecDeque::new();
     for &number in found.numbers.iter().rev().filter(|&&n| n < from) {
         let segment = segment::open(disk, journal, number, false).ok();
-        let at = SealedAt { number, last_seq: crate::sale::Seq(bound), last_crc: 0 };
+        let at = SealedAt { number, last_seq: Seq(bound), last_crc: 0, last_at };
         list.push_front(Sealed { at, bytes: segment.as_ref().map_or(0, |s| s.bytes), state: SealedState::Synced });
         let first = segment.and_then(|s| window.frame(&s, HEADER_BYTES, frame::seed(journal, number)).ok().flatten());
-        bound = first.map_or(bound, |h| bound.min(h.first_seq.0.saturating_sub(1)));
+        if let Some(first) = first {
+            bound = bound.min(first.first_seq.0.saturating_sub(1));
+            last_at = last_at.min(first.at);
+        }
     }
     list
 }

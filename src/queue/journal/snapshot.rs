@@ -137,48 +137,50 @@ impl<D: Disk> SnapshotJob<D> {
         let replayed = reader::replay(&self.disk, self.journal, &found, Some(self.until), visitor)?;
         let info = SnapshotInfo { chain: replayed.chain, replay_from: self.until.number + 1, bytes: 0 };
         let name = format::snapshot_name(info.seq().0);
-        let result = self.write(info, &name, |out| save(visitor, out));
+        let result = write(&self.disk, self.journal, info, &name, |out| save(visitor, out));
         if result.is_err() {
             // Best effort: a leftover goes at the next start.
             let _ = self.disk.remove(&format::tmp_name(&name));
         }
         Ok(result?)
     }
+}
 
-    fn write(
-        &self,
-        mut info: SnapshotInfo,
-        name: &str,
-        save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<SnapshotInfo, JournalError> {
-        let tmp = format::tmp_name(name);
-        let shown = tmp.as_str();
-        let io = |op| move |e| JournalError::io(shown, op, e);
-        let file = create_tmp(&self.disk, &tmp)?;
-        let mut sink = Sink { file, at: HEADER_BYTES, crc: 0, buf: Vec::with_capacity(BLOCK) };
-        save(&mut sink).and_then(|()| sink.flush()).map_err(io("write"))?;
-        let Sink { mut file, at, crc, .. } = sink;
-        info.bytes = at - HEADER_BYTES;
-        let mut b = [0; HEADER_BYTES as usize];
-        format::put_stamp(&mut b, SNAPSHOT_MAGIC);
-        b[16..32].copy_from_slice(&self.journal.to_le_bytes());
-        b[32..40].copy_from_slice(&info.seq().0.to_le_bytes());
-        b[40..48].copy_from_slice(&info.chain.epoch.to_le_bytes());
-        b[48..56].copy_from_slice(&info.chain.at.0.to_le_bytes());
-        b[56..60].copy_from_slice(&info.chain.prev.to_le_bytes());
-        b[60..64].copy_from_slice(&u32::from(info.chain.memory).to_le_bytes());
-        b[64..72].copy_from_slice(&info.replay_from.to_le_bytes());
-        b[72..80].copy_from_slice(&info.bytes.to_le_bytes());
-        b[80..84].copy_from_slice(&crc.to_le_bytes());
-        let crc = crc32c::crc32c(&b[..84]);
-        b[84..88].copy_from_slice(&crc.to_le_bytes());
-        file.write_all_at(&b, 0).map_err(io("write"))?;
-        file.sync_data().map_err(io("sync"))?;
-        plant::crash_point("journal.snapshot_before_rename");
-        self.disk.rename(&tmp, name).map_err(io("rename"))?;
-        self.disk.sync_dir().map_err(io("sync the folder of"))?;
-        Ok(info)
-    }
+/// Writes the snapshot `info`, whose length is not known yet, and makes it durable under its name.
+pub(super) fn write<D: Disk>(
+    disk: &D,
+    journal: u128,
+    mut info: SnapshotInfo,
+    name: &str,
+    save: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<SnapshotInfo, JournalError> {
+    let tmp = format::tmp_name(name);
+    let shown = tmp.as_str();
+    let io = |op| move |e| JournalError::io(shown, op, e);
+    let file = create_tmp(disk, &tmp)?;
+    let mut sink = Sink { file, at: HEADER_BYTES, crc: 0, buf: Vec::with_capacity(BLOCK) };
+    save(&mut sink).and_then(|()| sink.flush()).map_err(io("write"))?;
+    let Sink { mut file, at, crc, .. } = sink;
+    info.bytes = at - HEADER_BYTES;
+    let mut b = [0; HEADER_BYTES as usize];
+    format::put_stamp(&mut b, SNAPSHOT_MAGIC);
+    b[16..32].copy_from_slice(&journal.to_le_bytes());
+    b[32..40].copy_from_slice(&info.seq().0.to_le_bytes());
+    b[40..48].copy_from_slice(&info.chain.epoch.to_le_bytes());
+    b[48..56].copy_from_slice(&info.chain.at.0.to_le_bytes());
+    b[56..60].copy_from_slice(&info.chain.prev.to_le_bytes());
+    b[60..64].copy_from_slice(&u32::from(info.chain.memory).to_le_bytes());
+    b[64..72].copy_from_slice(&info.replay_from.to_le_bytes());
+    b[72..80].copy_from_slice(&info.bytes.to_le_bytes());
+    b[80..84].copy_from_slice(&crc.to_le_bytes());
+    let crc = crc32c::crc32c(&b[..84]);
+    b[84..88].copy_from_slice(&crc.to_le_bytes());
+    file.write_all_at(&b, 0).map_err(io("write"))?;
+    file.sync_data().map_err(io("sync"))?;
+    plant::crash_point("journal.snapshot_before_rename");
+    disk.rename(&tmp, name).map_err(io("rename"))?;
+    disk.sync_dir().map_err(io("sync the folder of"))?;
+    Ok(info)
 }
 
 struct Sink<F> {

@@ -264,7 +264,7 @@ impl<D: Disk> Writer<D> {
 
     /// Switches to a prepared segment: file handles change places, nothing else happens on this thread.
     fn rotate(&mut self) -> Result<(), JournalError> {
-        let at = SealedAt { number: self.segment.number, last_seq: self.chain.last_seq(), last_crc: self.chain.prev };
+        let at = SealedAt::of(self.segment.number, &self.chain);
         let dirty = self.unsynced;
         let seal = |full: Segment<D::File>| {
             let state = if dirty { SealedState::Dirty(full.file) } else { SealedState::Open(full.file) };

@@ -26,6 +26,8 @@ pub struct State {
     pub syncs: u64,
     /// Bytes that all files may have together.
     pub capacity: Option<usize>,
+    /// What it says is free.
+    pub free: Option<u64>,
 }
 
 #[derive(Clone, Default)]
@@ -141,6 +143,10 @@ impl Disk for MemDisk {
 
     fn list(&self) -> io::Result<Vec<String>> {
         Ok(self.names())
+    }
+
+    fn free_bytes(&self) -> Option<u64> {
+        self.state().free
     }
 
     fn sync_dir(&self) -> io::Result<()> {

@@ -3,6 +3,7 @@
 mod crash;
 mod damage;
 mod disk;
+mod keep;
 mod life;
 
 use std::io::Read;
