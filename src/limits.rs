@@ -1,6 +1,12 @@
 //! Every limit of the engine has its one name here, with where the number comes from. What an operator may change is
 //! in [`crate::config`]; these hold for every installation.
 
+mod doctor;
+mod store;
+
+pub use doctor::*;
+pub use store::*;
+
 // ---- the buffer ----------------------------------------------------------------------------------------------------
 
 /// Claims that may wait for the sequencer. 65,536 is half a second of a core's top rate (≈ 130,000 a second): a queue
@@ -39,6 +45,14 @@ pub const SPARE_SEGMENTS: usize = 2;
 /// on a disk that writes 300 MB/s.
 pub const PREPARE_SLICE_BYTES: usize = 256 * 1024;
 
+/// The same while no segment stands ready behind the one being written: a sync behind it waits some 7 ms, which is better
+/// than claims refused for want of room. With the small slice a segment took two seconds beside a saturated core, and
+/// batches of claims fill one in less.
+pub const URGENT_SLICE_BYTES: usize = 2 * 1024 * 1024;
+
+/// Pages of new tables that the janitor makes at a time, between two pieces of other work: up to some tens of milliseconds.
+pub const WARM_PAGES: usize = 256;
+
 /// The pause between two slices, in milliseconds: 20 MB of segments a second, four times what a core's claims take.
 pub const PREPARE_PAUSE_MILLIS: u64 = 10;
 
@@ -62,6 +76,9 @@ pub const RECOVER_VERSION_SKIP: u64 = 1_000_000;
 /// Rows that it reads from the database at a time.
 pub const RECOVER_PAGE: u32 = 10_000;
 
+/// Attempts of a batch before it gives up: it can be run again, and somebody is waiting.
+pub const RECOVER_ATTEMPTS: u32 = 10;
+
 /// Sealed segments that the last snapshot does not cover before the next one is made: recovery replays at most about
 /// twice this many segments.
 pub const SNAPSHOT_EVERY_SEGMENTS: u64 = 4;
@@ -70,6 +87,10 @@ pub const SNAPSHOT_EVERY_SEGMENTS: u64 = 4;
 
 /// Campaigns a node keeps, closed ones included.
 pub const CAMPAIGNS_MAX: usize = 100_000;
+
+/// How many times the memory that a start may promise to campaigns a snapshot's may take: campaigns made on a larger machine
+/// are loaded, because tables that nobody fills take no memory; what no machine of this kind could hold is refused.
+pub const IMAGE_ROOM: u64 = 16;
 
 /// Characters of a campaign's title.
 pub const TITLE_MAX: usize = 200;
@@ -157,28 +178,6 @@ pub const RATE_MAX: u32 = 1_000_000;
 /// trusted proxy could otherwise make us read thousands.
 pub const FORWARDED_HOPS_MAX: usize = 32;
 
-// ---- the store -----------------------------------------------------------------------------------------------------
-
-/// Rows of the largest bulk insert, a power of four. From 200 rows on the time a row hardly falls any further, and 256
-/// rows stay far below SQLite's 32,766 parameters a statement.
-pub const STORE_INSERT_ROWS: usize = 256;
-
-/// Connections that read a SQLite database at once, a thread each. Reads are cached and microseconds long: four keep
-/// two cores busy while one waits for the disk.
-pub const STORE_READERS_MAX: usize = 4;
-
-/// Milliseconds that SQLite itself waits for a lock of another process. Longer than any short transaction of a shell
-/// beside us; beyond it the workers back off.
-pub const STORE_BUSY_MILLIS: u64 = 2_000;
-
-/// KiB of pages that the SQLite writer keeps. The buyers' index is hit at random: 64 MiB hold that of a million claims,
-/// which would otherwise be read from the disk again for every row.
-pub const STORE_PAGE_CACHE_KIB: u64 = 64 * 1024;
-
-/// Pages of 4 KiB in SQLite's write-ahead log before they are moved into the file. A batch of 1,000 claims changes about
-/// as many pages, most of them again and again: 16 MiB let several batches share one move.
-pub const STORE_CHECKPOINT_PAGES: u64 = 4_000;
-
 // ---- the workers ---------------------------------------------------------------------------------------------------
 
 /// The shortest wait before a batch is tried again, in milliseconds: a lock that another process holds for one short
@@ -192,6 +191,11 @@ pub const RETRY_MAX_MILLIS: u64 = 5_000;
 /// Entries of the largest batch in which the workers look for a row that passes, when they have found none in smaller
 /// ones: what `workers.batch_max` may be at most.
 pub const POISON_LEASE_MAX: usize = 10_000;
+
+/// How often a batch of so many rows is refused row by row, while a trial row passes, before they are dead letters: some five
+/// minutes of [`RETRY_MAX_MILLIS`], in which a table that somebody broke for a moment is mended. Without it so many rows
+/// that will never pass would keep all others out for ever.
+pub const POISON_PATIENCE: u32 = 60;
 
 /// How nice the drain's thread is (0 to 19). At 19 it gets a seventieth of a core that one other thread wants (weight 15
 /// against 1,024) and all of one that nobody wants: it gives way to the burst and never stops.
@@ -369,64 +373,6 @@ pub const IDLE_MARK_MILLIS: u64 = 1_000;
 /// How long a body may take to arrive, in milliseconds. A claim's body comes with its head; a minute-long upload of 16 KiB,
 /// or of a batch's 256 KiB, is an attack or a broken network.
 pub const BODY_DEADLINE_MILLIS: u64 = 10_000;
-
-// ---- the doctor ----------------------------------------------------------------------------------------------------
-
-/// Seconds that `forebay doctor` measures for, unless it is told otherwise: a disk shows its outliers within thousands of
-/// syncs, and nobody waits longer for an answer before a sale.
-pub const DOCTOR_SECONDS: u64 = 10;
-
-/// The most seconds that it may be told to.
-pub const DOCTOR_SECONDS_MAX: u64 = 300;
-
-/// Bytes of one sync that is measured: the smallest frame of the journal takes a page.
-pub const DOCTOR_SYNC_BYTES: usize = 4_096;
-
-/// Bytes of the zero-filled file that the syncs go into, over and over, as into a recycled segment.
-pub const DOCTOR_FILE_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Syncs after which the disk is known: the 99th percentile rests on 200 of them.
-pub const DOCTOR_SYNCS_MAX: usize = 20_000;
-
-/// Claims in a batch that the doctor decides at a time: what 64 and 256 connections have under way, as in the figures of
-/// docs/performance.md.
-pub const DOCTOR_BATCHES: [usize; 2] = [64, 256];
-
-/// Claims after which their rate is known, for each size of batch. Both together fill most of one journal segment.
-pub const DOCTOR_CLAIMS_MAX: u64 = 400_000;
-
-const _: () = assert!(2 * DOCTOR_CLAIMS_MAX * 64 + 4 * (FRAME_MAX as u64) <= SEGMENT_BYTES);
-
-/// Winners whose memory is measured: 20 to 55 MB, which single pages and what an allocator rounds up do not blur.
-pub const DOCTOR_WINNERS: u64 = 500_000;
-
-/// Bytes that must be free on a disk before the doctor writes there: twice what it takes, so that it never takes the last
-/// of a running server's.
-pub const DOCTOR_FREE_MIN: u64 = 1024 * 1024 * 1024;
-
-/// A median sync below this, in microseconds, has reached no disk: the fastest drives with a battery behind their cache
-/// take about as long for the command alone.
-pub const SYNC_SUSPECT_MICROS: u64 = 20;
-
-/// A sync of this long at the 99th percentile, in milliseconds, is what buyers notice: a claim waits for up to two.
-pub const SYNC_SLOW_MILLIS: u64 = 20;
-
-/// A jump of the wall clock beside the monotone one, in milliseconds, that is told. Both are slewed alike, so anything but
-/// the delay between two looks is a step.
-pub const CLOCK_STEP_MILLIS: u64 = 5;
-
-/// A jump, in milliseconds, that moves the opening of a sale visibly.
-pub const CLOCK_JUMP_MILLIS: u64 = 1_000;
-
-/// Files that the server may have open at the peak: all connections of both listeners, and a thousand for journal,
-/// database and sockets that are being closed.
-pub const OPEN_FILES_NEEDED: u64 = CONNECTIONS_MAX + ADMIN_CONNECTIONS_MAX + 1_000;
-
-/// Bytes that a waiting entry may take in memory: with a buyer's name of 64 bytes, a key and an amount, in small frames.
-pub const WAITING_ENTRY_BYTES: u64 = 128;
-
-/// Bytes that a busy connection takes in memory: its read buffer and its request.
-pub const CONNECTION_BYTES: u64 = HEAD_MAX as u64 + 8 * 1024;
 
 // ---- campaigns for a CDN -------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 //! A snapshot is made by replaying sealed segments into a second book, on a thread of its own: the sequencer never
 //! stands still for it, and the preparing of segments doesn't either.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError};
@@ -45,7 +46,17 @@ impl JanitorThread {
             let _guard = guard;
             // Its work is bulk: it gives way to whatever acknowledges claims.
             let _ = rustix::process::nice(limits::BACKGROUND_NICE);
-            let rounds = Rounds { janitor, published, key, memory_max, keep, snapshot: None, told: false, written: 0 };
+            let rounds = Rounds {
+                janitor,
+                published,
+                key,
+                memory_max,
+                keep,
+                snapshot: None,
+                told: false,
+                cold: VecDeque::new(),
+                written: 0,
+            };
             rounds.run(&stopped);
         })?;
         Ok(Self { stop, thread })
@@ -67,6 +78,8 @@ struct Rounds<D: Disk> {
     keep: Duration,
     snapshot: Option<JoinHandle<Option<SnapshotInfo>>>,
     told: bool,
+    /// Memory that has not been written yet, and the page to go on with.
+    cold: VecDeque<(ColdPages, usize)>,
     /// Bytes that the journal had taken at the last round.
     written: u64,
 }
@@ -94,8 +107,7 @@ impl<D: Disk> Rounds<D> {
 
     fn round(&mut self) -> Result<Duration, JournalError> {
         plant::crash_point("janitor.round");
-        let cold = std::mem::take(&mut *self.published.cold.lock().unwrap_or_else(PoisonError::into_inner));
-        cold.iter().for_each(ColdPages::warm);
+        let is_cold = self.warm();
         drop(std::mem::take(&mut *self.published.garbage.lock().unwrap_or_else(PoisonError::into_inner)));
         if let Some(snapshot) = self.snapshot.take_if(|s| s.is_finished()) {
             self.janitor.snapshot_done(snapshot.join().ok().flatten())?;
@@ -130,8 +142,22 @@ impl<D: Disk> Rounds<D> {
                 }
                 Duration::from_millis(limits::JANITOR_RETRY_MILLIS)
             }
+            Step::Idle if is_cold => Duration::ZERO,
             Step::Idle => Duration::from_millis(limits::JANITOR_IDLE_MILLIS),
         })
+    }
+
+    /// Has some pages of new tables made, unless a segment is wanted first: the tables of a large campaign take seconds beside
+    /// a busy core, and a journal without a segment to go on with refuses claims. Whether there is more to do.
+    fn warm(&mut self) -> bool {
+        let new = std::mem::take(&mut *self.published.cold.lock().unwrap_or_else(PoisonError::into_inner));
+        self.cold.extend(new.into_iter().map(|pages| (pages, 0)));
+        let Some((pages, from)) = self.cold.front_mut().filter(|_| self.janitor.spares() > 0) else { return false };
+        match pages.warm(*from, limits::WARM_PAGES) {
+            Some(next) => *from = next,
+            None => drop(self.cold.pop_front()),
+        }
+        !self.cold.is_empty()
     }
 
     fn make(&mut self, job: SnapshotJob<D>) -> Result<Option<JoinHandle<Option<SnapshotInfo>>>, JournalError> {

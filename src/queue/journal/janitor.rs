@@ -183,7 +183,10 @@ impl<D: Disk> Janitor<D> {
     fn prepare(&mut self) -> Result<Step, JournalError> {
         let Some(mut preparing) = self.preparing.take() else { return Ok(Step::Idle) };
         let tmp = preparing.tmp().to_owned();
-        match preparing.fill(self.options.prepare_slice) {
+        // Each slice is a sync, and after each the thread waits for its turn on a busy core: small ones make a segment more
+        // slowly than large batches fill one.
+        let slice = if self.spares() == 0 { self.options.urgent_slice } else { self.options.prepare_slice };
+        match preparing.fill(slice) {
             Ok(false) => {
                 self.preparing = Some(preparing);
                 return Ok(Step::Worked);

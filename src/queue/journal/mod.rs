@@ -9,6 +9,7 @@
 
 pub mod disk;
 mod error;
+mod find;
 mod format;
 pub mod frame;
 pub mod identity;
@@ -27,6 +28,7 @@ mod writer;
 use std::io::Read;
 
 pub use error::{JournalError, OpenError};
+pub use find::entry_at;
 pub use frame::{FrameBuffer, FrameMeta, FrameView};
 pub use identity::Identity;
 pub use inspect::{Inspection, inspect};
@@ -53,6 +55,8 @@ pub struct Options {
     pub frame_max: usize,
     /// Bytes zeroed and synced at a time while a segment is prepared.
     pub prepare_slice: usize,
+    /// The same while no segment stands ready, at least `prepare_slice`.
+    pub urgent_slice: usize,
     /// Full segments that no snapshot covers before the next one is due.
     pub snapshot_every: u64,
 }
@@ -64,6 +68,7 @@ impl Default for Options {
             spares: limits::SPARE_SEGMENTS,
             frame_max: limits::FRAME_MAX,
             prepare_slice: limits::PREPARE_SLICE_BYTES,
+            urgent_slice: limits::URGENT_SLICE_BYTES,
             snapshot_every: limits::SNAPSHOT_EVERY_SEGMENTS,
         }
     }
@@ -87,8 +92,8 @@ impl Options {
                 self.segment_bytes
             ));
         }
-        if self.prepare_slice == 0 || self.spares == 0 {
-            return wrong("prepare_slice and spares must be at least 1".to_owned());
+        if self.prepare_slice == 0 || self.urgent_slice == 0 || self.spares == 0 {
+            return wrong("prepare_slice, urgent_slice and spares must be at least 1".to_owned());
         }
         Ok(())
     }
@@ -111,8 +116,8 @@ pub trait Visitor {
     /// Why it can't go on.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// The newest snapshot, first of all, if there is one. Its checksum is checked only after it was read: if it does
-    /// not match, the result of the whole walk is an error, and what was made of it must be thrown away.
+    /// The newest snapshot, first of all, if there is one. Its checksum has held; only a disk that reads differently the
+    /// second time makes the result of the whole walk an error, and then what was made of it must be thrown away.
     ///
     /// # Errors
     /// Ends the walk.

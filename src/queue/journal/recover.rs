@@ -64,23 +64,29 @@ pub fn begin_from<D: Disk>(
 }
 
 /// The first entry that is kept as one, and not only as a part of the snapshot; the next one where none is. Looks at
-/// beginnings of files only.
+/// beginnings of files only. A damaged beginning ends the look: what lies before it is not needed by every database, and so no
+/// error yet, but it is told.
 ///
 /// # Errors
-/// The disk's, or a header that is damaged, foreign or newer.
-pub fn kept_from<D: Disk>(disk: &D, journal: u128) -> Result<Seq, JournalError> {
+/// The disk's, a header that is foreign or newer, or a damaged one of the snapshot.
+pub fn kept_from<D: Disk>(disk: &D, journal: u128) -> Result<(Seq, Option<JournalError>), JournalError> {
     let found = Found::look(disk)?;
     let snapshot = found.snapshots.last().map(|&seq| snapshot::info(disk, journal, seq)).transpose()?;
     let (from, mut first) = snapshot.map_or((1, Seq(1)), |s| (s.replay_from, s.seq().next()));
     let mut window = Window::default();
     for number in (1..from).rev().take_while(|number| found.numbers.binary_search(number).is_ok()) {
-        let segment = segment::open(disk, journal, number, false)?;
+        let segment = match segment::open(disk, journal, number, false) {
+            Err(error @ JournalError::Damaged { .. }) => return Ok((first, Some(error))),
+            opened => opened?,
+        };
         let header = window.frame(&segment, HEADER_BYTES, frame::seed(journal, number));
-        let header = header.map_err(|e| JournalError::io(&segment.name, "read", e))?;
-        let Some(header) = header else { break };
+        let Some(header) = header.map_err(|e| JournalError::io(&segment.name, "read", e))? else {
+            let what = "its first frame does not match its checksum, and later segments are in use";
+            return Ok((first, Some(damaged(&segment.name, HEADER_BYTES, what))));
+        };
         first = header.first_seq;
     }
-    Ok(first)
+    Ok((first, None))
 }
 
 /// Makes what was read durable, cuts a torn tail off and sets writer and janitor up behind it.
@@ -125,7 +131,7 @@ pub(super) fn first_segment<D: Disk>(
     options: &Options,
 ) -> Result<Segment<D::File>, JournalError> {
     let mut preparing = Preparing::start(disk, 1, options.segment_bytes)?;
-    while !preparing.fill(options.prepare_slice)? {}
+    while !preparing.fill(options.urgent_slice)? {}
     preparing.finish(disk, journal).map_err(Finish::into_error)
 }
 

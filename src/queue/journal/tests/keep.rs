@@ -1,11 +1,15 @@
 //! Segments that stay although nobody needs them, and a journal that begins with a book.
 
 use super::*;
+use crate::queue::codec;
+use crate::queue::journal::disk::{Disk as _, DiskFile as _};
+use crate::sale::{CampaignNo, Event};
 
 /// The seqs of the first and the last frame whose entries are still there as such.
 fn kept(disk: &MemDisk) -> (Seq, Seq) {
     let mut all = Log { wanted: Some(Seq(0)), ..Log::default() };
-    let first = kept_from(disk, IDENTITY.journal).unwrap();
+    let (first, unread) = kept_from(disk, IDENTITY.journal).unwrap();
+    assert!(unread.is_none(), "{unread:?}");
     all.wanted = Some(Seq(first.0 - 1));
     let report = read(disk, &mut all).unwrap();
     let frames: Vec<_> = all.covered.iter().chain(&all.batches[all.in_snapshot..]).collect();
@@ -129,7 +133,7 @@ fn a_journal_that_begins_with_a_book_goes_on_behind_it() {
     let begin = |disk: &MemDisk| begin_from(disk, &small(), IDENTITY, (last, at), |out| book.save(out));
     let disk = MemDisk::default();
     begin(&disk).unwrap();
-    assert_eq!(kept_from(&disk, IDENTITY.journal).unwrap(), last.next());
+    assert_eq!(kept_from(&disk, IDENTITY.journal).unwrap().0, last.next());
     let disk = disk.after_power_cut(|| false);
     let (mut r, log) = open_log(&disk, &small()).unwrap();
     assert_eq!(
@@ -164,5 +168,56 @@ fn a_beginning_that_is_cut_short_anywhere_is_no_journal_with_something_else_in_i
             Ok((r, log)) => assert!(r.last_seq == Seq(0) && log.batches.is_empty() || r.last_seq == Seq(9), "{op}"),
             Err(error) => panic!("{op}: {error}"),
         }
+    }
+}
+
+#[test]
+fn an_entry_is_found_by_its_position_as_long_as_it_is_kept() {
+    let disk = MemDisk::default();
+    let (mut r, _) = open_log(&disk, &small()).unwrap();
+    let event = |seq: u64| Event::Released(CampaignNo(seq as u32));
+    for _ in 0..300 {
+        let first = r.writer.next_seq().0;
+        let mut body = vec![];
+        (first..first + 3).for_each(|seq| codec::encode(&mut body, &event(seq)));
+        append(&mut r.writer, &Batch { first_seq: first, count: 3, body }, Durability::Disk).unwrap();
+        r.writer.sync().unwrap();
+        settle(&mut r.janitor, 0);
+    }
+    mark(&mut r.writer).unwrap();
+    drop(r);
+    assert!(segments(&disk) > 4, "in several files");
+    for seq in 1..=900 {
+        let found = entry_at(&disk, IDENTITY.journal, Seq(seq)).expect("it is kept");
+        assert_eq!((found.seq, found.event), (Seq(seq), event(seq)));
+    }
+    assert_eq!(entry_at(&disk, IDENTITY.journal, Seq(901)), None);
+    assert_eq!(entry_at(&disk, IDENTITY.journal + 1, Seq(1)), None, "another journal's files");
+    disk.remove(&format::segment_name(1)).unwrap();
+    assert_eq!(entry_at(&disk, IDENTITY.journal, Seq(1)), None);
+}
+
+#[test]
+fn a_damaged_beginning_of_a_segment_that_is_merely_kept_ends_the_look_and_no_start() {
+    for at in [20, 4_096 + 20] {
+        let disk = MemDisk::default();
+        let (mut r, _) = open_log(&disk, &small()).unwrap();
+        run(&mut r, 200, Some(i64::MAX / 2));
+        drop(r);
+        let (_, last) = kept(&disk);
+        let mut names: Vec<String> = disk.names().into_iter().filter(|name| name.ends_with(".seg")).collect();
+        names.sort();
+        let name = names.swap_remove(2);
+        let mut file = disk.open(&name).unwrap();
+        let mut byte = [0];
+        file.read_at(&mut byte, at).unwrap();
+        file.write_all_at(&[byte[0] ^ 1], at).unwrap();
+        file.sync_data().unwrap();
+        let (first, unread) = kept_from(&disk, IDENTITY.journal).unwrap();
+        assert!(first > Seq(1) && unread.is_some_and(|error| error.to_string().contains(&name)), "{first}");
+        let mut all = Log { wanted: Some(Seq(0)), ..Log::default() };
+        assert!(read(&disk, &mut all).is_err(), "whoever needs it is told");
+        let (r, _) = open_log(&disk, &small()).unwrap();
+        assert_eq!(r.last_seq, last);
     }
 }

@@ -99,6 +99,23 @@ fn a_full_disk_shrinks_the_room_before_anything_fails_and_grows_it_again() {
 }
 
 #[test]
+fn a_segment_is_made_in_larger_pieces_while_none_stands_ready() {
+    let disk = MemDisk::default();
+    let options = Options { prepare_slice: 512, urgent_slice: 4096, ..small() };
+    let (mut r, _) = open_log(&disk, &options).unwrap();
+    let mut pieces = |spares: usize| {
+        let mut pieces = 0;
+        while r.janitor.spares() == spares {
+            pieces += 1;
+            r.janitor.step(Seq(0)).unwrap();
+        }
+        pieces
+    };
+    // One more each to begin with.
+    assert_eq!((pieces(0), pieces(1)), (1 + 2, 1 + 12), "a segment of 6,144 bytes");
+}
+
+#[test]
 fn a_reader_beside_the_writer_sees_a_prefix_and_writes_nothing() {
     let disk = MemDisk::default();
     let (mut r, _) = open_log(&disk, &small()).unwrap();

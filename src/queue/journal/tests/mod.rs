@@ -15,7 +15,14 @@ use disk::MemDisk;
 const IDENTITY: Identity = Identity { journal: 0x00c0_ffee_0000_1234, hash_key: [7; 16] };
 
 fn small() -> Options {
-    Options { segment_bytes: 4096 + 2048, spares: 2, frame_max: 512, prepare_slice: 2048, snapshot_every: 2 }
+    Options {
+        segment_bytes: 4096 + 2048,
+        spares: 2,
+        frame_max: 512,
+        prepare_slice: 2048,
+        urgent_slice: 2048,
+        snapshot_every: 2,
+    }
 }
 
 /// A frame as a test knows it.
