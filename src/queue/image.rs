@@ -8,11 +8,13 @@ use super::book::Book;
 use super::campaign::{Campaign, loaded_bytes, new_winners};
 use super::command::Replay;
 use super::keys::Keys;
-use super::winners::{Held, Kept, Winners};
-use crate::sale::campaign::AdminState;
+use super::winners::{FIELD_MAX, Held, Kept, Winners};
+use crate::limits;
+use crate::sale::campaign::{AdminState, check_turnover};
 use crate::sale::red_packet::Seed;
 use crate::sale::{
-    CampaignNo, CampaignSpec, CartKey, ClaimId, Durability, KeyHash, LocalDay, Money, Seq, Timestamp, Units,
+    CampaignKind, CampaignNo, CampaignSpec, CartKey, ClaimId, Durability, KeyHash, LocalDay, MAX_JSON_INT, Money, Seq,
+    Timestamp, Units,
 };
 
 impl Book {
@@ -42,15 +44,28 @@ impl Book {
     /// Reads an image into an empty book.
     ///
     /// # Errors
-    /// The reader's, or `InvalidData` for what no book writes.
+    /// The reader's, or `InvalidData` for what no book writes, and for campaigns that take more than [`limits::IMAGE_ROOM`]
+    /// times the memory that the book may promise. The book is of no use then.
     pub fn load(&mut self, from: &mut dyn Read) -> io::Result<()> {
         assert!(self.campaigns.is_empty() && self.last == Seq(0), "an image is loaded into an empty book");
         self.last = Seq(get(from)?);
         self.time = Timestamp(get(from)? as i64);
-        for no in 0..get(from)? {
-            self.enter(CampaignNo(no as u32), load_campaign(from)?);
+        let campaigns = get(from)?;
+        if self.last.0 > MAX_JSON_INT as u64 || campaigns > limits::CAMPAIGNS_MAX as u64 {
+            return Err(invalid());
+        }
+        for no in 0..campaigns {
+            let room = self.memory_max.saturating_mul(limits::IMAGE_ROOM).saturating_sub(self.reserved);
+            let campaign = load_campaign(from, room)?;
+            if !is_sound(&campaign) || self.by_id.contains_key(&campaign.spec.id) {
+                return Err(invalid());
+            }
+            self.enter(CampaignNo(no as u32), campaign);
         }
         self.carts.keys_born = Timestamp(get(from)? as i64);
+        if self.carts.keys_born < Timestamp(0) {
+            return Err(invalid());
+        }
         for keys in &mut self.carts.keys {
             for _ in 0..get(from)? {
                 let hash = KeyHash(u128::from_le_bytes(take(from)?));
@@ -129,7 +144,7 @@ fn load_winner(from: &mut dyn Read) -> io::Result<Kept> {
     let settled = order >> 32 & 1 == 1;
     let address = if order >> 32 & 2 == 2 { get(from)? } else { claim_id.address() };
     let held = Held { claim_id, quantity: (units >> 32) as u32, hold: units as u32, order: order as u32, settled };
-    if held.quantity == 0 {
+    if held.quantity == 0 || held.quantity.max(held.hold) > FIELD_MAX || due == 0 {
         return Err(invalid());
     }
     Ok(Kept { fingerprint, address, held, amount: Some(amount), due: (due != NEVER).then_some(Timestamp(due)) })
@@ -156,7 +171,7 @@ fn save_key(out: &mut dyn Write, key: KeyHash, replay: &Replay) -> io::Result<()
     Ok(())
 }
 
-fn load_campaign(from: &mut dyn Read) -> io::Result<Campaign> {
+fn load_campaign(from: &mut dyn Read, room: u64) -> io::Result<Campaign> {
     let mut spec = vec![0; usize::try_from(get(from)?).ok().filter(|&n| n <= 1 << 20).ok_or_else(invalid)?];
     from.read_exact(&mut spec)?;
     let spec = CampaignSpec::restore(&spec).map_err(|_| invalid())?;
@@ -172,9 +187,13 @@ fn load_campaign(from: &mut dyn Read) -> io::Result<Campaign> {
     let (acknowledged, closed_at, released) = (get(from)?, get(from)? as i64, get(from)? == 1);
     let (last, today) = (Seq(get(from)?), get(from)?);
     let (admin_count, returned_count, winner_count) = (get(from)?, get(from)?, get(from)?);
-    let most = 2 * crate::limits::STOCK_MAX;
-    if capacity.0 > most || key_capacity.0 > 2 * most || winner_count > capacity.0 || returned_count > capacity.0 {
+    let fits = capacity.max(key_capacity).0 <= limits::STOCK_MAX && winner_count.max(returned_count) <= capacity.0;
+    if !fits || (released && capacity.max(key_capacity).0 > 0) || admin_count > limits::ADMIN_KEYS_MAX as u64 {
         return Err(invalid());
+    }
+    let bytes = if released { 0 } else { loaded_bytes(&spec, capacity, key_capacity) };
+    if bytes > room {
+        return Err(too_large(bytes, room));
     }
     let admin_keys = (0..admin_count).map(|_| Ok((KeyHash(u128::from_le_bytes(take(from)?)), get(from)?)));
     let admin_keys = admin_keys.collect::<io::Result<_>>()?;
@@ -188,7 +207,7 @@ fn load_campaign(from: &mut dyn Read) -> io::Result<Campaign> {
     load_keys(from, &mut keys)?;
     let mut old_keys = if spec.check_in.is_some() && !released { Keys::new(key_capacity) } else { Keys::default() };
     load_keys(from, &mut old_keys)?;
-    let bytes = if released { 0 } else { loaded_bytes(&spec, capacity, key_capacity) } + winners.stranger_bytes();
+    let bytes = bytes + winners.stranger_bytes();
     Ok(Campaign {
         spec,
         wish,
@@ -216,6 +235,21 @@ fn load_campaign(from: &mut dyn Read) -> io::Result<Campaign> {
     })
 }
 
+/// Whether what the image says of a campaign can be true: whoever reckons with it need not ask again.
+fn is_sound(c: &Campaign) -> bool {
+    let (spec, packet) = (&c.spec, c.spec.red_packet.as_ref());
+    let kind =
+        packet.is_some() == (spec.kind == CampaignKind::RedPacket) && spec.check_in.is_some() != spec.has_stock();
+    let stock = !spec.has_stock() || (c.free <= spec.stock && (c.released || spec.stock <= c.capacity));
+    let price = spec.price.is_none_or(|price| price.0 >= 0 && check_turnover(price, spec.stock).is_ok());
+    let shares = c.returned.iter().try_fold(0, |sum: i64, share| sum.checked_add(share.0).filter(|_| share.0 >= 0));
+    let money = packet.is_none_or(|packet| {
+        let left = shares.is_some_and(|returned| (returned..=packet.total.0).contains(&c.left.0));
+        left && c.returned.len() as u64 <= c.free.0
+    });
+    kind && stock && price && money && (packet.is_some() || c.returned.is_empty())
+}
+
 fn load_winners(from: &mut dyn Read, count: u64, winners: &mut Winners) -> io::Result<()> {
     let mut due = Vec::new();
     for _ in 0..count {
@@ -226,7 +260,7 @@ fn load_winners(from: &mut dyn Read, count: u64, winners: &mut Winners) -> io::R
             None => winners.insert(kept.user(), &kept.held, kept.amount, None),
         }
     }
-    due.sort_unstable_by_key(|kept| (kept.due, kept.held.order));
+    due.sort_by_key(|kept| (kept.due, kept.held.order));
     for kept in &due {
         winners.insert(kept.user(), &kept.held, kept.amount, kept.due);
     }
@@ -271,6 +305,15 @@ fn take<const N: usize>(from: &mut dyn Read) -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
     from.read_exact(&mut bytes)?;
     Ok(bytes)
+}
+
+fn too_large(bytes: u64, room: u64) -> io::Error {
+    let what = format!(
+        "a campaign in the snapshot takes {} MiB of memory, {} MiB are left of what this machine could ever give",
+        bytes >> 20,
+        room >> 20
+    );
+    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 fn invalid() -> io::Error {

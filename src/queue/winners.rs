@@ -66,6 +66,8 @@ type Record = [u64; 4];
 
 const QUANTITY_BITS: u32 = 12;
 const MASK: u64 = (1 << QUANTITY_BITS) - 1;
+/// The largest quantity and the largest hold that a record can hold.
+pub(super) const FIELD_MAX: u32 = MASK as u32;
 const SETTLED: u64 = 1 << (2 * QUANTITY_BITS);
 const _: () = assert!(crate::limits::PER_USER_LIMIT_MAX < 1 << QUANTITY_BITS);
 

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::check_in::{CheckInSpec, Zone};
-pub use super::field::{FieldError, from_json};
+pub use super::field::{FieldError, Object, from_json, without_controls};
 pub use super::patch::CampaignPatch;
 use super::{CampaignId, Currency, MAX_JSON_INT, Money, Span, Timestamp, Units};
 use crate::limits;
@@ -66,8 +66,7 @@ pub struct RedPacketSpec {
 }
 
 /// What the operator last asked of a campaign.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AdminState {
     /// Sells within its window.
     Open,
@@ -85,6 +84,11 @@ impl AdminState {
             Self::Paused => "paused",
             Self::Closed => "closed",
         }
+    }
+
+    /// Reads the contract's word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Open, Self::Paused, Self::Closed].into_iter().find(|state| state.as_str() == text)
     }
 }
 
@@ -156,7 +160,7 @@ pub struct CampaignSpec {
     pub reservation_ttl: Option<Span>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawSpec {
     id: String,
@@ -174,21 +178,21 @@ struct RawSpec {
     #[serde(default)]
     price: Option<i64>,
     #[serde(default)]
-    red_packet: Option<RawPacket>,
+    red_packet: Option<Object<RawPacket>>,
     #[serde(default)]
-    check_in: Option<RawCheckIn>,
+    check_in: Option<Object<RawCheckIn>>,
     #[serde(default)]
     reservation_ttl: Option<String>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawCheckIn {
     points: i64,
     time_zone: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawPacket {
     total: i64,
@@ -219,6 +223,7 @@ impl CampaignSpec {
     /// The first field that is wrong.
     pub fn parse(json: &[u8]) -> Result<Self, FieldError> {
         let spec = Self::restore(json)?;
+        without_controls("title", &spec.title)?;
         spec.check()?;
         Ok(spec)
     }
@@ -229,7 +234,7 @@ impl CampaignSpec {
     /// # Errors
     /// A field of the wrong type or form.
     pub fn restore(json: &[u8]) -> Result<Self, FieldError> {
-        let raw: RawSpec = from_json(json)?;
+        let Object(raw) = from_json::<Object<RawSpec>>(json)?;
         Ok(Self {
             id: CampaignId::parse(&raw.id)
                 .map_err(|e| FieldError::new("id", format!("{:?} given; expected {e}", raw.id)))?,
@@ -241,8 +246,8 @@ impl CampaignSpec {
             stock: stock(&raw)?,
             currency: raw.currency.as_deref().map(currency).transpose()?,
             price: raw.price.map(Money),
-            red_packet: raw.red_packet.as_ref().map(packet).transpose()?,
-            check_in: raw.check_in.as_ref().map(check_in).transpose()?,
+            red_packet: raw.red_packet.as_ref().map(|Object(raw)| packet(raw)).transpose()?,
+            check_in: raw.check_in.as_ref().map(|Object(raw)| check_in(raw)).transpose()?,
             reservation_ttl: raw.reservation_ttl.as_deref().map(reservation_ttl).transpose()?,
         })
     }
@@ -269,7 +274,11 @@ impl CampaignSpec {
         self.kind != CampaignKind::CheckIn
     }
 
-    fn check(&self) -> Result<(), FieldError> {
+    /// Checks every rule about numbers and times, which hold for definitions of older journals, too.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn check(&self) -> Result<(), FieldError> {
         if self.title.chars().count() > limits::TITLE_MAX {
             return Err(FieldError::new("title", format!("longer than {} characters", limits::TITLE_MAX)));
         }

@@ -1,6 +1,10 @@
 //! Input that can't be used: which field, and what was expected of it.
 
-use serde::Deserialize;
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 
 /// An input that can't be used: which field, and what was expected of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -19,7 +23,44 @@ impl FieldError {
     }
 }
 
-/// Reads a JSON document into `T`, and an error into the path of the field that is wrong.
+/// Whether a text for people is without control characters: line breaks, escapes of terminals, and NUL, which not every
+/// database can keep.
+///
+/// # Errors
+/// The first of them, by its number.
+pub fn without_controls(field: &str, text: &str) -> Result<(), FieldError> {
+    match text.chars().find(|c| c.is_control()) {
+        None => Ok(()),
+        Some(c) => Err(FieldError::new(field, format!("U+{:04X} given; expected no control characters", c as u32))),
+    }
+}
+
+/// What is written as an object. serde's derived readers of structs take a list of the fields' values as well, in the
+/// order of the source, which nobody who writes one can mean.
+pub struct Object<T>(pub T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+    }
+}
+
+/// Reads a JSON document into `T`, and an error into the path of the field that is wrong. A derived struct belongs into an
+/// [`Object`].
 ///
 /// # Errors
 /// [`FieldError`] with serde's own words for what was found and expected.

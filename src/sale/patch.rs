@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Timestamp;
 use super::campaign::{AdminState, instant};
-use super::field::{FieldError, from_json};
+use super::field::{FieldError, Object, from_json};
 
 /// A change of a running campaign; what is absent stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,7 +25,7 @@ pub struct CampaignPatch {
 #[serde(deny_unknown_fields)]
 struct RawPatch {
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    state: Option<AdminState>,
+    state: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     add_stock: Option<i64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,9 +42,9 @@ impl CampaignPatch {
     /// # Errors
     /// The field that is wrong; a patch that changes nothing is refused too.
     pub fn parse(json: &[u8]) -> Result<Self, FieldError> {
-        let raw: RawPatch = from_json(json)?;
+        let Object(raw) = from_json::<Object<RawPatch>>(json)?;
         let patch = Self {
-            state: raw.state,
+            state: raw.state.as_deref().map(state).transpose()?,
             add_stock: raw.add_stock,
             add_total: raw.add_total,
             opens_at: raw.opens_at.as_deref().map(|t| instant("opens_at", t)).transpose()?,
@@ -60,7 +60,7 @@ impl CampaignPatch {
     /// The contract's JSON form.
     pub fn to_json(&self) -> serde_json::Value {
         let raw = RawPatch {
-            state: self.state,
+            state: self.state.map(|state| state.as_str().to_owned()),
             add_stock: self.add_stock,
             add_total: self.add_total,
             opens_at: self.opens_at.map(|t| t.to_string()),
@@ -68,4 +68,9 @@ impl CampaignPatch {
         };
         serde_json::to_value(raw).unwrap_or_default()
     }
+}
+
+fn state(text: &str) -> Result<AdminState, FieldError> {
+    let m = || format!("{text:?} given; expected \"open\", \"paused\" or \"closed\"");
+    AdminState::parse(text).ok_or_else(|| FieldError::new("state", m()))
 }

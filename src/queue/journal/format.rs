@@ -73,9 +73,9 @@ pub(super) fn tmp_name(name: &str) -> String {
     format!("{name}{TMP}")
 }
 
-/// The number in a segment's name; `None` for any other file.
+/// The number in a segment's name; `None` for any other file. Numbers begin with 1 and have a successor.
 pub(super) fn parse_segment(name: &str) -> Option<u64> {
-    digits(name.strip_suffix(".seg")?)
+    digits(name.strip_suffix(".seg")?).filter(|number| (1..u64::MAX).contains(number))
 }
 
 /// The seq in a snapshot's name; `None` for any other file.

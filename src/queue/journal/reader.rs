@@ -51,7 +51,7 @@ impl Chain {
     }
 
     pub fn last_seq(&self) -> Seq {
-        Seq(self.next.0 - 1)
+        Seq(self.next.0.saturating_sub(1))
     }
 }
 
@@ -243,14 +243,11 @@ impl<D: Disk, V: Visitor> Walk<'_, D, V> {
                 }
                 break;
             }
-            let segment = segment::open(self.disk, self.journal, number, false)?;
-            let header = self.frame(&segment, HEADER_BYTES)?.ok_or_else(|| {
-                damaged(
-                    &segment.name,
-                    HEADER_BYTES,
-                    "its first frame does not match its checksum, and later segments are in use",
-                )
-            })?;
+            let header = match self.first_frame(number) {
+                // Nothing follows from a file that is merely kept.
+                Err(JournalError::Damaged { .. }) if !strict => break,
+                header => header?,
+            };
             (first, begins) = (number, header.first_seq);
         }
         self.wanted = (first < from).then_some(after);
@@ -258,6 +255,13 @@ impl<D: Disk, V: Visitor> Walk<'_, D, V> {
         let bytes = |n: &u64| self.disk.open_read(&format::segment_name(*n)).and_then(|f| f.len()).unwrap_or(0);
         self.total = read.map(bytes).sum();
         Ok(first)
+    }
+
+    /// The header of the first frame of a segment that the snapshot covers.
+    fn first_frame(&mut self, number: u64) -> Result<Header, JournalError> {
+        let segment = segment::open(self.disk, self.journal, number, false)?;
+        let what = "its first frame does not match its checksum, and later segments are in use";
+        self.frame(&segment, HEADER_BYTES)?.ok_or_else(|| damaged(&segment.name, HEADER_BYTES, what))
     }
 
     fn frame(&mut self, segment: &Segment<D::File>, offset: u64) -> Result<Option<Header>, JournalError> {
@@ -306,6 +310,14 @@ impl<D: Disk, V: Visitor> Walk<'_, D, V> {
                     let what = format!(
                         "frames up to seq {} were here, the last one that can be read ends at {}",
                         expected.0, here.last_seq
+                    );
+                    return Err(damaged(&segment.name, offset, &what).into());
+                }
+                if number + 1 == from && self.chain != at_snapshot {
+                    let (run, said) = (self.chain.epoch, at_snapshot.epoch);
+                    let what = format!(
+                        "its last frame is of run {run} at {}; the snapshot made of it says run {said} at {}",
+                        self.chain.at, at_snapshot.at
                     );
                     return Err(damaged(&segment.name, offset, &what).into());
                 }

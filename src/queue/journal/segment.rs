@@ -60,6 +60,9 @@ pub(super) fn open<D: Disk>(
     if bytes != len {
         return Err(damaged(&name, len.min(bytes), &format!("it is {len} bytes long, its header says {bytes}")));
     }
+    if bytes < HEADER_BYTES {
+        return Err(damaged(&name, bytes, &format!("it ends inside its header, which takes {HEADER_BYTES} bytes")));
+    }
     Ok(Segment { file, bytes, recycled: u32_at(&head, 48) & RECYCLED != 0, name, number })
 }
 

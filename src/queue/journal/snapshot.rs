@@ -12,7 +12,7 @@ use super::reader::{self, Chain, Found, SealedAt};
 use super::segment::{create_tmp, read_up_to};
 use super::{JournalError, OpenError, Visitor};
 use crate::plant;
-use crate::sale::{Seq, Timestamp};
+use crate::sale::{MAX_JSON_INT, Seq, Timestamp};
 
 /// Bytes before the payload; 88 are in use.
 const HEADER_BYTES: u64 = 4096;
@@ -47,7 +47,9 @@ impl SnapshotInfo {
     }
 }
 
-/// Gives snapshot `seq` to the visitor, who need not read all of it, and checks all of it.
+/// Checks all of snapshot `seq`, then gives it to the visitor, who need not read all of it. In this order because what a
+/// flipped bit makes of a book may ask for more memory than there is: nobody is to make anything of it. The second reading
+/// comes from the page cache.
 pub(super) fn load<D: Disk, V: Visitor>(
     disk: &D,
     journal: u128,
@@ -57,19 +59,18 @@ pub(super) fn load<D: Disk, V: Visitor>(
     let name = format::snapshot_name(seq);
     let file = disk.open_read(&name).map_err(|e| JournalError::io(&name, "open", e))?;
     let (info, crc) = header(&file, &name, journal, seq)?;
-    let mut source = Source {
-        file: &file,
-        at: HEADER_BYTES,
-        end: HEADER_BYTES + info.bytes,
-        crc: 0,
-        buf: vec![0; BLOCK],
-        used: 0..0,
-    };
-    let visited = visitor.snapshot(&info, &mut source);
-    // Whatever the visitor makes of bytes that are not what was written, the damage is the error to report.
-    io::copy(&mut source, &mut io::sink()).map_err(|e| JournalError::io(&name, "read", e))?;
-    if source.crc != crc {
+    let buf = vec![0; info.bytes.min(BLOCK as u64) as usize];
+    let mut source = Source { file: &file, at: HEADER_BYTES, end: HEADER_BYTES + info.bytes, crc: 0, buf, used: 0..0 };
+    let read = io::copy(&mut source, &mut io::sink()).map_err(|e| JournalError::io(&name, "read", e))?;
+    if read != info.bytes || source.crc != crc {
         return Err(damaged(&name, HEADER_BYTES, "the snapshot's content does not match its checksum").into());
+    }
+    (source.at, source.crc) = (HEADER_BYTES, 0);
+    let visited = visitor.snapshot(&info, &mut source);
+    // Of a disk that reads differently the second time the damage is the error to report. A visitor that has not read
+    // everything has made nothing of it.
+    if source.at == source.end && source.crc != crc {
+        return Err(damaged(&name, HEADER_BYTES, "it reads differently the second time: the disk fails").into());
     }
     visited.map_err(OpenError::Visitor)?;
     Ok(info)
@@ -85,12 +86,19 @@ fn header<F: DiskFile>(file: &F, name: &str, journal: u128, seq: u64) -> Result<
     if u128_at(&b, 16) != journal {
         return Err(JournalError::Foreign { file: name.to_owned(), expected: journal, found: u128_at(&b, 16) });
     }
+    if seq > MAX_JSON_INT as u64 {
+        return Err(damaged(name, 32, &format!("seq {seq} is beyond all that are ever given: {MAX_JSON_INT}")));
+    }
     if u64_at(&b, 32) != seq {
         return Err(damaged(name, 32, &format!("its header says seq {}: it was renamed", u64_at(&b, 32))));
     }
     let (bytes, len) = (u64_at(&b, 72), file.len().map_err(|e| JournalError::io(name, "read the length of", e))?);
     if len != HEADER_BYTES + bytes {
         return Err(damaged(name, len, &format!("it is {len} bytes long, its header says {}", HEADER_BYTES + bytes)));
+    }
+    let replay_from = u64_at(&b, 64);
+    if !(1..u64::MAX).contains(&replay_from) {
+        return Err(damaged(name, 64, &format!("its header says that segment {replay_from} comes after it")));
     }
     let chain = Chain {
         next: Seq(seq).next(),
@@ -99,7 +107,7 @@ fn header<F: DiskFile>(file: &F, name: &str, journal: u128, seq: u64) -> Result<
         at: Timestamp(u64_at(&b, 48) as i64),
         memory: u32_at(&b, 60) & 1 != 0,
     };
-    Ok((SnapshotInfo { chain, replay_from: u64_at(&b, 64), bytes }, u32_at(&b, 80)))
+    Ok((SnapshotInfo { chain, replay_from, bytes }, u32_at(&b, 80)))
 }
 
 /// Reads the header of snapshot `seq`, not its payload.
@@ -225,7 +233,7 @@ struct Source<'a, F> {
 impl<F: DiskFile> Read for Source<'_, F> {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         if self.used.is_empty() {
-            let want = (self.end - self.at).min(BLOCK as u64) as usize;
+            let want = (self.end - self.at).min(self.buf.len() as u64) as usize;
             let got = read_up_to(self.file, &mut self.buf[..want], self.at)?;
             self.crc = crc32c::crc32c_append(self.crc, &self.buf[..got]);
             self.at += got as u64;

@@ -126,7 +126,7 @@ impl Survivors {
     fn add(&mut self, name: &str, offset: u64, header: &Header, chain: &Chain) {
         self.first.get_or_insert_with(|| (name.to_owned(), offset));
         self.durable |= !header.memory() || header.epoch != chain.epoch;
-        self.last_seq = self.last_seq.max((header.first_seq.0 + u64::from(header.count)).saturating_sub(1));
+        self.last_seq = self.last_seq.max(header.first_seq.0.saturating_add(header.count.into()).saturating_sub(1));
     }
 
     /// Whether all of them were never promised to survive a power cut, and neither was the frame that is missing: it

@@ -126,7 +126,7 @@ impl<D: Disk> Writer<D> {
         chain: Chain,
         options: &Options,
     ) -> Self {
-        let (seed, epoch) = (frame::seed(journal, segment.number), chain.epoch + 1);
+        let (seed, epoch) = (frame::seed(journal, segment.number), chain.epoch.saturating_add(1));
         Self {
             shared,
             segment,
