@@ -4,17 +4,19 @@
 //! | what is found | what it is |
 //! |---|---|
 //! | neither belongs to anybody, or the database is new and the journal still has everything | a first start, killed or not |
-//! | the same id, the database between what the journal has left out and the journal's end | a pair |
+//! | the same id, the database between what the journal has left out and the journal's end, and the same entry where it stands | a pair |
 //! | the database can't be reached now | an outage: claims are taken, and this is looked at again before the first batch |
 //! | anything else | the wrong pair, and nothing starts |
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::queue::drained::{self, Drained, DrainedError};
 use crate::queue::journal::disk::RealDisk;
 use crate::queue::journal::{self, DataLock, Identity, JournalError, LockError};
+use crate::queue::mark::mark;
 use crate::queue::recover;
 use crate::sale::Seq;
 use crate::store::{Database, Looked, StoreError};
@@ -35,14 +37,18 @@ pub struct JournalSide {
 pub struct Pair {
     /// The data folder.
     pub data_dir: PathBuf,
-    /// The database's file.
-    pub database: PathBuf,
+    /// What the database is called in messages.
+    pub database: String,
     /// The journal in the folder; none where there is none yet.
     pub journal: Option<JournalSide>,
     /// What the folder remembers of the database.
     pub remembered: Option<Drained>,
     /// What stands where the database should be; none where it can't be reached now.
     pub looked: Option<Looked>,
+    /// What is wrong with a file of the journal that lies before its first entry as far as that can be told.
+    pub unread: Option<String>,
+    /// The mark of the journal's own entry where the database stands; none where it is not kept.
+    pub mark: Option<u32>,
 }
 
 /// How a pair is wrong.
@@ -56,8 +62,12 @@ pub enum Wrong {
     NoDatabase,
     /// The database has less than it was known to have.
     OldDatabase,
+    /// The database needs entries of which nobody can tell whether the journal has them: a file is damaged.
+    Broken,
     /// The database has more than the journal ever wrote.
     OldJournal,
+    /// Both come from one pair, and went on apart: where the database stands, the journal has another entry.
+    Forked,
 }
 
 /// Why the sides can't be looked at.
@@ -81,22 +91,60 @@ impl Pair {
     ///
     /// # Errors
     /// What can't be read.
-    pub fn look(data_dir: &Path, database: &Path, looked: Option<Looked>) -> Result<Self, LookError> {
+    pub fn look(data_dir: &Path, database: &str, looked: Option<Looked>) -> Result<Self, LookError> {
         let pair = Self::without_memory(data_dir, database, looked)?;
         let remembered =
             drained::load(data_dir).map_err(|source| LookError::Drained { data_dir: data_dir.to_owned(), source })?;
         Ok(Self { remembered, ..pair })
     }
 
+    /// The same for a folder whose journal can't be looked at.
+    pub fn without_journal(data_dir: &Path, database: &str, looked: Option<Looked>) -> Self {
+        let remembered = drained::load(data_dir).ok().flatten();
+        let (data_dir, database) = (data_dir.to_owned(), database.to_owned());
+        Self { data_dir, database, journal: None, remembered, looked, unread: None, mark: None }
+    }
+
+    /// The folder's side as it was, with what stands there now instead of the database.
+    #[must_use]
+    pub fn with(&self, looked: Looked) -> Self {
+        let mut pair = Self { looked: Some(looked), ..self.clone() };
+        pair.mark = pair.own_mark();
+        pair
+    }
+
+    /// The same with a database that can't be reached.
+    #[must_use]
+    pub fn without_database(self) -> Self {
+        Self { looked: None, mark: None, ..self }
+    }
+
+    fn own_mark(&self) -> Option<u32> {
+        let journal = self.journal.as_ref()?.identity.journal;
+        let at = self.looked?.position().filter(|at| at.journal == journal)?;
+        // Nothing to compare it with: the file need not be searched.
+        self.looked?.mark()?;
+        journal::entry_at(&RealDisk::new(self.data_dir.join("journal")), journal, at.cursor).map(|entry| mark(&entry))
+    }
+
+    /// Whether the entry where the database stands is another one in the journal. Where either is not known, it is not.
+    fn is_forked(&self) -> bool {
+        let theirs = self.looked.and_then(|looked| looked.mark());
+        theirs.zip(self.mark).is_some_and(|(theirs, own)| theirs != own)
+    }
+
     /// The same without what the folder remembers.
     ///
     /// # Errors
     /// The journal's.
-    pub fn without_memory(data_dir: &Path, database: &Path, looked: Option<Looked>) -> Result<Self, JournalError> {
+    pub fn without_memory(data_dir: &Path, database: &str, looked: Option<Looked>) -> Result<Self, JournalError> {
         let folder = data_dir.join("journal");
-        let journal = if folder.is_dir() { side(&RealDisk::new(folder))? } else { None };
+        let found = if folder.is_dir() { side(&RealDisk::new(folder))? } else { None };
+        let (journal, unread) = found.map_or((None, None), |(journal, unread)| (Some(journal), unread));
         let (data_dir, database) = (data_dir.to_owned(), database.to_owned());
-        Ok(Self { data_dir, database, journal, remembered: None, looked })
+        let mut pair = Self { data_dir, database, journal, remembered: None, looked, unread, mark: None };
+        pair.mark = pair.own_mark();
+        Ok(pair)
     }
 
     /// The journal has been read, and ends at `last`.
@@ -134,12 +182,16 @@ impl Pair {
             return position.flatten().map(|_| Wrong::NoJournal);
         };
         let is_beyond = |cursor: Seq| journal.last.is_some_and(|last| cursor > last);
+        let is_unsure = |cursor: Seq| self.unread.is_some() && cursor.next() < journal.first;
         match position {
             None => is_beyond(floor).then_some(Wrong::OldJournal),
+            Some(None) if is_unsure(Seq(0)) => Some(Wrong::Broken),
             Some(None) => (floor > Seq(0)).then_some(Wrong::NoDatabase),
             Some(Some(at)) if at.journal != journal.identity.journal => Some(Wrong::Strangers),
-            Some(Some(at)) if at.cursor < floor => Some(Wrong::OldDatabase),
-            Some(Some(at)) => is_beyond(at.cursor).then_some(Wrong::OldJournal),
+            Some(Some(at)) if is_beyond(at.cursor) => Some(Wrong::OldJournal),
+            Some(Some(_)) if self.is_forked() => Some(Wrong::Forked),
+            Some(Some(at)) if is_unsure(at.cursor) => Some(Wrong::Broken),
+            Some(Some(at)) => (at.cursor < floor).then_some(Wrong::OldDatabase),
         }
     }
 
@@ -150,6 +202,12 @@ impl Pair {
     pub fn check(&self) -> Result<(), String> {
         match self.wrong() {
             None => Ok(()),
+            Some(Wrong::Broken) => Err(format!(
+                "the journal is damaged: {}; {}. Put a whole copy of the journal or a newer one of the database there, or run \
+                 `forebay recover`, which says what it can do; nothing was changed",
+                self.unread.as_deref().unwrap_or_default(),
+                self.database_words()
+            )),
             Some(wrong) => Err(format!(
                 "the wrong pair: {}. {}; {}. Put the matching one back, or run `forebay recover`, which says what it can \
                  do; nothing was changed",
@@ -180,12 +238,12 @@ impl Pair {
 
     /// The database's side in words.
     pub fn database_words(&self) -> String {
-        let path = self.database.display();
+        let path = &self.database;
         match self.looked {
             None => format!("{path} can't be reached now"),
             Some(Looked::Missing) => format!("{path} is not there"),
             Some(Looked::Empty | Looked::Unbound) => format!("{path} is new and belongs to no journal yet"),
-            Some(Looked::Bound(at)) => {
+            Some(Looked::Bound(at, _)) => {
                 format!("{path} belongs to journal {:032x} and has everything up to entry {}", at.journal, at.cursor)
             }
         }
@@ -200,15 +258,20 @@ impl Wrong {
             Self::Strangers => "journal and database belong to others",
             Self::NoDatabase => "the journal is without its database",
             Self::OldDatabase => "the database is an older copy",
+            Self::Broken => "the journal is damaged, and the database may need what can't be read",
+            Self::Forked => {
+                "journal and database went on apart: two copies of one of them were in use, and where the database stands, \
+                 the journal has another entry"
+            }
             Self::OldJournal => "the journal is an older copy, or lost its end in durability \"memory\"",
         }
     }
 }
 
-fn side(disk: &RealDisk) -> Result<Option<JournalSide>, JournalError> {
+fn side(disk: &RealDisk) -> Result<Option<(JournalSide, Option<String>)>, JournalError> {
     let Some(identity) = recover::identity(disk)? else { return Ok(None) };
-    let first = journal::kept_from(disk, identity.journal)?;
-    Ok(Some(JournalSide { identity, first, last: None }))
+    let (first, unread) = journal::kept_from(disk, identity.journal)?;
+    Ok(Some((JournalSide { identity, first, last: None }, unread.map(|error| error.to_string()))))
 }
 
 /// What stands between a start and its database, at the start and whenever the database comes back before the first batch:
@@ -216,22 +279,28 @@ fn side(disk: &RealDisk) -> Result<Option<JournalSide>, JournalError> {
 pub struct Gate {
     store: Arc<Database>,
     lock: Mutex<Option<DataLock>>,
+    /// Whether it was said how well the server keeps what it is given.
+    is_told: AtomicBool,
 }
 
 impl Gate {
     /// Of this database.
     pub fn new(store: Arc<Database>) -> Self {
-        Self { store, lock: Mutex::new(None) }
+        Self { store, lock: Mutex::new(None), is_told: AtomicBool::new(false) }
     }
 
     /// Takes the database for this process. A database that can't be reached can't be locked either: that is an outage.
     ///
     /// # Errors
     /// [`StoreError::Fenced`] where another process has it, else [`StoreError::Outage`].
-    pub fn lock(&self) -> Result<(), StoreError> {
+    pub async fn lock(&self) -> Result<(), StoreError> {
+        let file = match &*self.store {
+            Database::Sqlite(store) => store.path(),
+            Database::Postgres(store) => return store.lock().await,
+        };
         let mut lock = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
         if lock.is_none() {
-            *lock = Some(DataLock::beside(self.store.path()).map_err(|error| match error {
+            *lock = Some(DataLock::beside(file).map_err(|error| match error {
                 LockError::Held { .. } => StoreError::Fenced(error.to_string()),
                 LockError::Io { .. } => StoreError::Outage(error.to_string()),
             })?);
@@ -245,10 +314,33 @@ impl Gate {
     /// # Errors
     /// As [`Self::lock`]; the wrong pair is [`StoreError::Fenced`].
     pub async fn open(&self, pair: &Pair) -> Result<(), StoreError> {
-        self.lock()?;
-        let looked = Some(self.store.look().await?);
-        Pair { looked, ..pair.clone() }.check().map_err(StoreError::Fenced)?;
-        self.store.migrate().await.map(|_| ())
+        self.lock().await?;
+        let looked = self.store.look().await?;
+        pair.with(looked).check().map_err(StoreError::Fenced)?;
+        self.store.migrate().await?;
+        self.tell_facts().await
+    }
+
+    /// Names, once, what of the server's settings lets a crash take commits. It is no reason not to start: the journal keeps
+    /// what it has not drained, and `forebay recover` mends the pair, but that must not come as a surprise.
+    async fn tell_facts(&self) -> Result<(), StoreError> {
+        let Database::Postgres(store) = &*self.store else { return Ok(()) };
+        if self.is_told.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let facts = store.facts().await?;
+        for weak in &facts.weak {
+            tracing::warn!(
+                name = store.name(),
+                setting = weak.setting,
+                "the database is set up to lose: {}",
+                weak.what
+            );
+        }
+        let (version, is_encrypted) = (facts.version, facts.is_encrypted);
+        tracing::info!(name = store.name(), version, is_encrypted, "the database is a PostgreSQL server");
+        self.is_told.store(true, Ordering::SeqCst);
+        Ok(())
     }
 }
 

@@ -5,7 +5,6 @@ use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::runtime::LocalRuntime;
 
@@ -22,8 +21,7 @@ use crate::queue::recover::{self, RecoverError, Start};
 use crate::queue::sequencer::Published;
 use crate::receipts::KeyRing;
 use crate::sale::Seq;
-use crate::store::sqlite::Mode;
-use crate::store::{Database, Store, StoreError, Totals};
+use crate::store::{Database, Mode, Store, StoreError, Totals};
 use crate::workers::drain::balances;
 
 /// What the second half goes on with.
@@ -64,9 +62,13 @@ pub(super) fn begin(config: &Config, control: &LocalRuntime, memory_max: u64) ->
     note::refuse(data_dir)?;
     let store = Arc::new(database(config)?);
     let gate = Arc::new(Gate::new(store.clone()));
-    let looked = control.block_on(look(&gate, &store))?;
-    let mut pair = Pair::look(data_dir, store.path(), looked)?;
+    let (looked, is_ours) = control.block_on(look(&gate, &store))?;
+    let mut pair = Pair::look(data_dir, &store.name(), looked)?;
     pair.check().map_err(anyhow::Error::msg)?;
+    if !is_ours {
+        // It can be read and not be locked: nothing may be written to it yet.
+        pair = pair.without_database();
+    }
     let receipts = KeyRing::open_or_create(data_dir)?;
     let identity = pair.journal.map_or_else(folder::fresh_identity, |side| side.identity);
     let known = match pair.looked {
@@ -89,20 +91,21 @@ pub(super) fn begin(config: &Config, control: &LocalRuntime, memory_max: u64) ->
 
 /// The database that the configuration names; not touched yet.
 pub(super) fn database(config: &Config) -> anyhow::Result<Database> {
-    let path = config.store.url.sqlite_path().context("store.url names no SQLite file")?;
-    Ok(Database::open(&format!("sqlite:{}", path.display()), Mode::ReadWrite)?)
+    Ok(Database::of(&config.store, Mode::ReadWrite)?)
 }
 
-/// Takes the database, and looks whose it is; none where it can't be reached now, for then claims are taken all the same.
-async fn look(gate: &Gate, store: &Database) -> anyhow::Result<Option<crate::store::Looked>> {
-    let looked = match gate.lock() {
-        Ok(()) => store.look().await,
-        Err(error) => Err(error),
-    };
-    match looked {
-        Ok(looked) => Ok(Some(looked)),
+/// Takes the database, and looks whose it is; none where it can't be reached now, for then claims are taken all the same. Also
+/// whether it was taken: one that can only be read is looked at, too.
+async fn look(gate: &Gate, store: &Database) -> anyhow::Result<(Option<crate::store::Looked>, bool)> {
+    let is_ours = match gate.lock().await {
+        Ok(()) => true,
         Err(StoreError::Fenced(why)) => anyhow::bail!("{why}"),
-        Err(error) => Ok(outage(&error)),
+        Err(error) => outage(&error).unwrap_or(false),
+    };
+    match store.look().await {
+        Ok(looked) => Ok((Some(looked), is_ours)),
+        Err(StoreError::Fenced(why)) => anyhow::bail!("{why}"),
+        Err(error) => Ok((outage(&error), false)),
     }
 }
 

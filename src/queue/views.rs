@@ -163,6 +163,11 @@ impl CampaignView {
         self.former.load(Ordering::Acquire)
     }
 
+    /// Bytes of its filters.
+    pub fn filter_bytes(&self) -> u64 {
+        self.filters.load().iter().map(|each| each.filter.bytes()).sum()
+    }
+
     /// Its state at `now`.
     pub fn state(&self, now: Timestamp) -> CampaignState {
         let wish = match self.wish.load(Ordering::Acquire) {
@@ -255,7 +260,7 @@ impl Index {
 
 impl Views {
     /// Publishes a recovered book.
-    pub(super) fn publish_all(&self, book: &Book) {
+    pub fn publish_all(&self, book: &Book) {
         self.add_from(book, 0);
         for (view, campaign) in self.current.load().by_no.iter().zip(book.campaigns()) {
             for kept in campaign.winners().iter() {

@@ -1,9 +1,9 @@
 //! What `forebay recover` and a start ask of a database beyond its contract as a store: whose it is, what the rows tell of
 //! the campaigns, and to belong to another journal from now on.
 
-use super::Position;
+use super::{EndRow, Position};
 use crate::sale::campaign::AdminState;
-use crate::sale::{CampaignNo, CampaignSpec, Money, Seq, Timestamp, Units};
+use crate::sale::{CampaignNo, CampaignSpec, ClaimId, Money, Seq, Timestamp, Units};
 
 /// What stands where the configuration names a database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,15 +14,23 @@ pub enum Looked {
     Empty,
     /// Ours, and no journal's yet.
     Unbound,
-    /// Ours, of this journal, up to this entry.
-    Bound(Position),
+    /// Ours, of this journal, up to this entry, whose mark is known unless an older binary wrote it.
+    Bound(Position, Option<u32>),
 }
 
 impl Looked {
     /// Whose it is, and how far; none for one that is nobody's.
     pub fn position(&self) -> Option<Position> {
         match self {
-            Self::Bound(position) => Some(*position),
+            Self::Bound(position, _) => Some(*position),
+            Self::Missing | Self::Empty | Self::Unbound => None,
+        }
+    }
+
+    /// The mark of the last entry that it has, where it is known.
+    pub fn mark(&self) -> Option<u32> {
+        match self {
+            Self::Bound(_, mark) => *mark,
             Self::Missing | Self::Empty | Self::Unbound => None,
         }
     }
@@ -60,6 +68,17 @@ pub struct KnownCampaign {
     pub stock: Option<Units>,
     /// A red packet's total there.
     pub total: Option<Money>,
+}
+
+/// What a database is told that goes on without the entries that would have told it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Mend {
+    /// The campaigns as they are at the recovered position.
+    pub campaigns: Vec<KnownCampaign>,
+    /// Ends of claims that it has, and that nobody holds any more, or that are paid.
+    pub ends: Vec<EndRow>,
+    /// Claims that it will never have, although the journal's book holds them: their ends are to be taken as nothing.
+    pub lost: Vec<ClaimId>,
 }
 
 /// What was done to a database, for its table `recoveries`.

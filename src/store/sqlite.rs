@@ -18,7 +18,6 @@ mod ends;
 mod error;
 mod letters;
 mod pair;
-mod payload;
 mod read;
 mod records;
 mod schema;
@@ -30,22 +29,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::fold::Owner;
 use super::{
-    Batch, CampaignRecord, ClaimRow, DeadLetter, DeadRow, KnownCampaign, Looked, Position, Recovery, Requeued, Row,
-    Store, StoreError, StoredCart, StoredClaim, Totals, Written,
+    Batch, CampaignRecord, ClaimRow, DeadLetter, DeadRow, Dealt, LetterEnd, Looked, Mend, Mode, Position, Recovery,
+    Row, Store, StoreError, StoredCart, StoredClaim, Totals, Written,
 };
-use crate::sale::{CampaignId, ClaimId, Fate, Seq, Timestamp, UserId};
+use crate::sale::{CampaignId, ClaimId, ClaimStatus, Fate, Seq, Timestamp, UserId};
 use connection::{Connections, Purpose};
-use write::Owner;
-
-/// What a store may do to its file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mode {
-    /// Read and write.
-    ReadWrite,
-    /// Read only, beside a running server or after it.
-    ReadOnly,
-}
 
 /// A SQLite database file.
 pub struct SqliteStore {
@@ -121,7 +111,7 @@ impl SqliteStore {
         let mut connected = self.connections.open(Purpose::Look).await?;
         let looked = match connected.is_empty {
             true => Ok(Looked::Empty),
-            false => read::position(&mut connected.sql).await.map(|p| p.map_or(Looked::Unbound, Looked::Bound)),
+            false => pair::look(&mut connected.sql).await,
         };
         connected.close().await;
         looked
@@ -130,11 +120,13 @@ impl SqliteStore {
     /// Moves the write-ahead log into the file, so that the file alone is the database.
     ///
     /// # Errors
-    /// As [`Self::migrate`].
+    /// As [`Self::migrate`]; [`StoreError::Outage`] where another program reads it and keeps the log.
     pub async fn fold(&self) -> Result<(), StoreError> {
         self.connections.check_writable()?;
-        self.connections.open(Purpose::Migrate).await?.close().await;
-        Ok(())
+        let mut connected = self.connections.open(Purpose::Migrate).await?;
+        let folded = pair::fold(&mut connected.sql).await;
+        connected.close().await;
+        folded
     }
 
     /// The same database, not touched yet: after [`Self::close`], and after its file was exchanged.
@@ -143,7 +135,7 @@ impl SqliteStore {
         Self { connections, path: self.path.clone(), owner: Mutex::new(None) }
     }
 
-    /// Makes the file belong to `to` instead of `from` (none: to nobody), with `campaigns`, and writes `recovery` down: one
+    /// Makes the file belong to `to` instead of `from` (none: to nobody), with what it lacks, and writes `recovery` down: one
     /// transaction. True where that was done before.
     ///
     /// # Errors
@@ -152,10 +144,10 @@ impl SqliteStore {
         &self,
         from: Option<Position>,
         to: Position,
-        campaigns: &[KnownCampaign],
+        mend: &Mend,
         recovery: &Recovery,
     ) -> Result<bool, StoreError> {
-        self.connections.write(async |sql| pair::rebind(sql, from, to, campaigns, recovery).await).await
+        self.connections.write(async |sql| pair::rebind(sql, from, to, mend, recovery).await).await
     }
 
     /// The campaigns as rows and open dead letters tell them, by number.
@@ -174,6 +166,19 @@ impl SqliteStore {
         self.connections.read(records::dead_ends).await
     }
 
+    /// Claims in dead letters that are no rows, with a seq above `after`, oldest first, at most `limit`, each with what has
+    /// become of it: open letters, and those that were closed because the claim was given back.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn dead_claims_and_fates(
+        &self,
+        after: Seq,
+        limit: u32,
+    ) -> Result<Vec<(ClaimRow, ClaimStatus)>, StoreError> {
+        self.connections.read(async |sql| records::dead_claims(sql, after, limit).await).await
+    }
+
     /// The latest instant and the highest position that any row tells of.
     ///
     /// # Errors
@@ -182,12 +187,25 @@ impl SqliteStore {
         self.connections.read(async |sql| Ok((records::latest(sql).await?, records::highest(sql).await?))).await
     }
 
+    /// How often a journal was made anew from this database.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn rebuilds(&self) -> Result<u64, StoreError> {
+        self.connections.read(pair::rebuilds).await
+    }
+
     /// Entries that somebody accepted as lost: the first and the last of each stretch.
     ///
     /// # Errors
     /// As every read.
     pub async fn losses(&self) -> Result<Vec<(u64, u64)>, StoreError> {
         self.connections.read(pair::losses).await
+    }
+
+    fn owner(&self) -> Result<Arc<Owner>, StoreError> {
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        owner.ok_or_else(|| StoreError::Fenced("bound to no journal".to_owned()))
     }
 
     /// Closes every connection; the last one out moves the write-ahead log into the file.
@@ -216,8 +234,7 @@ impl Store for SqliteStore {
         assert!(batch.after < batch.upto, "a batch from {} to {}", batch.after, batch.upto);
         let inside = |row: &Row| batch.after < row.seq() && row.seq() <= batch.upto;
         assert!(batch.rows.iter().all(inside), "a row outside its batch");
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let owner = owner.ok_or_else(|| StoreError::Fenced("bound to no journal".to_owned()))?;
+        let owner = self.owner()?;
         self.connections.write(async |sql| write::batch(sql, &owner, batch, dead).await).await
     }
 
@@ -266,12 +283,18 @@ impl Store for SqliteStore {
         self.connections.read(async |sql| letters::one(sql, id).await).await
     }
 
-    async fn requeue(&self, id: u64) -> Result<Requeued, StoreError> {
-        self.connections.write(async |sql| letters::requeue(sql, id).await).await
+    async fn requeue(&self, id: u64) -> Result<Dealt, StoreError> {
+        let owner = self.owner()?;
+        self.connections.write(async |sql| letters::requeue(sql, &owner, id).await).await
     }
 
-    async fn discard(&self, id: u64, by: &str, reason: &str) -> Result<bool, StoreError> {
-        self.connections.write(async |sql| letters::discard(sql, id, by, reason).await).await
+    async fn discard(&self, id: u64, by: &str, reason: &str) -> Result<Dealt, StoreError> {
+        let owner = self.owner()?;
+        self.connections.write(async |sql| letters::discard(sql, &owner, id, (by, reason)).await).await
+    }
+
+    async fn closed_letter(&self, id: u64) -> Result<Option<LetterEnd>, StoreError> {
+        self.connections.read(async |sql| letters::closed(sql, id).await).await
     }
 
     async fn dead_count(&self) -> Result<u64, StoreError> {

@@ -1,6 +1,9 @@
 //! A journal and a database that do not belong together: nothing starts, the message says what each side is, and `forebay
 //! recover` mends what can be mended, without deleting anything.
 
+mod copies;
+mod forks;
+mod interrupted;
 mod kills;
 mod losses;
 mod processes;

@@ -12,12 +12,12 @@ fn journal(first: u64, last: u64) -> Option<JournalSide> {
 }
 
 fn bound(journal: u128, cursor: u64) -> Option<Looked> {
-    Some(Looked::Bound(Position { journal, cursor: Seq(cursor) }))
+    Some(Looked::Bound(Position { journal, cursor: Seq(cursor) }, None))
 }
 
 fn pair(journal: Option<JournalSide>, remembered: Option<(u128, u64)>, looked: Option<Looked>) -> Pair {
     let remembered = remembered.map(|(journal, cursor)| Drained { journal, cursor: Seq(cursor) });
-    Pair { data_dir: "data".into(), database: "shop.db".into(), journal, remembered, looked }
+    Pair { data_dir: "data".into(), database: "shop.db".into(), journal, remembered, looked, unread: None, mark: None }
 }
 
 #[test]
@@ -55,6 +55,32 @@ fn every_combination_of_sides_has_its_verdict() {
     for (at, (journal, remembered, of, cursor, verdict)) in sides.into_iter().enumerate() {
         assert_eq!(pair(journal, remembered, bound(of, cursor)).wrong(), verdict, "line {at}");
     }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_no_older_copy_and_matters_only_where_it_is_needed() {
+    let verdict =
+        |looked| Pair { unread: Some("bytes".into()), ..pair(journal(11, 50), Some((ID, 5)), looked) }.wrong();
+    assert_eq!(verdict(bound(ID, 10)), None, "it is merely kept");
+    assert_eq!(verdict(bound(ID, 45)), None);
+    assert_eq!(verdict(bound(ID, 9)), Some(Wrong::Broken));
+    assert_eq!(verdict(Some(Looked::Missing)), Some(Wrong::Broken));
+    assert_eq!(verdict(bound(OTHER, 9)), Some(Wrong::Strangers));
+}
+
+#[test]
+fn another_entry_where_the_database_stands_is_a_fork_and_an_unknown_one_is_none() {
+    let verdict = |theirs, own, cursor| {
+        let looked = Some(Looked::Bound(Position { journal: ID, cursor: Seq(cursor) }, theirs));
+        Pair { mark: own, ..pair(journal(11, 50), Some((ID, 40)), looked) }.wrong()
+    };
+    for cursor in [30, 40, 45, 50] {
+        assert_eq!(verdict(Some(1), Some(2), cursor), Some(Wrong::Forked), "{cursor}");
+    }
+    for (theirs, own) in [(Some(1), Some(1)), (None, Some(2)), (Some(1), None), (None, None)] {
+        assert_eq!(verdict(theirs, own, 45), None, "{theirs:?} {own:?}");
+    }
+    assert_eq!(verdict(Some(1), Some(2), 51), Some(Wrong::OldJournal), "the longer one is the database");
 }
 
 #[test]

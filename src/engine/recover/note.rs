@@ -1,11 +1,13 @@
 //! The note of a recovery under way: from the moment at which the new journal is whole until the database belongs to it. A
 //! run that finds it goes on where the last one ended; a start that finds it is refused.
 //!
-//! One line of text like `drained`: `forebay-recovering VERSION OLD CURSOR NEW LAST STAMP CHECKSUM`.
+//! One line of text like `drained`: `forebay-recovering VERSION JSON CHECKSUM`.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
+
+use serde::{Deserialize, Serialize};
 
 use crate::sale::Seq;
 use crate::store::Position;
@@ -22,8 +24,26 @@ pub struct Note {
     pub from: Position,
     /// What it is to belong to.
     pub to: Position,
+    /// The journal that was there, and its last entry where it could be read.
+    pub found: Option<(u128, Option<Seq>)>,
+    /// Entries that are in neither side.
+    pub lost: Option<(Seq, Seq)>,
     /// What the names of things set aside end in.
     pub stamp: String,
+    /// What was said when it began.
+    pub report: String,
+}
+
+/// The note as it is written; journals are 32 hexadecimal digits.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    from: (String, u64),
+    to: (String, u64),
+    found: Option<(String, Option<u64>)>,
+    lost: Option<(u64, u64)>,
+    stamp: String,
+    report: String,
 }
 
 /// Reads the note; none where there is none.
@@ -47,15 +67,19 @@ fn parse(text: &str) -> Option<Note> {
     if u32::from_str_radix(check, 16).ok()? != crc32c::crc32c(body.as_bytes()) {
         return None;
     }
-    let words: Vec<_> = body.split(' ').collect();
-    let [WORD, version, old, cursor, new, last, stamp] = words[..] else { return None };
-    if version.parse::<u32>().ok()? > VERSION {
+    let (version, json) = body.strip_prefix(WORD)?.strip_prefix(' ')?.split_once(' ')?;
+    if version.parse::<u32>().ok()? != VERSION {
         return None;
     }
-    let position = |journal, cursor: &str| {
-        Some(Position { journal: u128::from_str_radix(journal, 16).ok()?, cursor: Seq(cursor.parse().ok()?) })
+    let Written { from, to, found, lost, stamp, report } = serde_json::from_str(json).ok()?;
+    let id = |text: &str| u128::from_str_radix(text, 16).ok();
+    let position = |(journal, cursor): (String, u64)| Some(Position { journal: id(&journal)?, cursor: Seq(cursor) });
+    let found = match found {
+        Some((journal, last)) => Some((id(&journal)?, last.map(Seq))),
+        None => None,
     };
-    Some(Note { from: position(old, cursor)?, to: position(new, last)?, stamp: stamp.to_owned() })
+    let lost = lost.map(|(first, last)| (Seq(first), Seq(last)));
+    Some(Note { from: position(from)?, to: position(to)?, found, lost, stamp, report })
 }
 
 /// Writes the note, durably.
@@ -63,9 +87,17 @@ fn parse(text: &str) -> Option<Note> {
 /// # Errors
 /// The system's.
 pub fn save(data_dir: &Path, note: &Note) -> io::Result<()> {
-    let Note { from, to, stamp } = note;
-    let body =
-        format!("{WORD} {VERSION} {:032x} {} {:032x} {} {stamp}", from.journal, from.cursor.0, to.journal, to.cursor.0);
+    let id = |journal: u128| format!("{journal:032x}");
+    let position = |at: Position| (id(at.journal), at.cursor.0);
+    let written = Written {
+        from: position(note.from),
+        to: position(note.to),
+        found: note.found.map(|(journal, last)| (id(journal), last.map(|last| last.0))),
+        lost: note.lost.map(|(first, last)| (first.0, last.0)),
+        stamp: note.stamp.clone(),
+        report: note.report.clone(),
+    };
+    let body = format!("{WORD} {VERSION} {}", serde_json::to_string(&written)?);
     let tmp = data_dir.join(format!("{NOTE}.tmp"));
     let mut file = File::create(&tmp)?;
     writeln!(file, "{body} {:08x}", crc32c::crc32c(body.as_bytes()))?;
@@ -110,7 +142,10 @@ mod tests {
         let note = Note {
             from: Position { journal: 1, cursor: Seq(7) },
             to: Position { journal: u128::MAX, cursor: Seq(1_000_000_007) },
+            found: Some((2, Some(Seq(5)))),
+            lost: Some((Seq(8), Seq(9))),
             stamp: "20261120T120000Z".into(),
+            report: "one line\nand another\n".into(),
         };
         assert_eq!(load(folder.path()).expect("nothing"), None);
         refuse(folder.path()).expect("nothing is under way");
@@ -120,7 +155,7 @@ mod tests {
         assert!(refused.contains("recover --yes"), "{refused}");
         let path = folder.path().join(NOTE);
         let text = fs::read_to_string(&path).expect("read");
-        fs::write(&path, text.replace(" 7 ", " 8 ")).expect("written");
+        fs::write(&path, text.replace(",7]", ",8]")).expect("written");
         assert!(load(folder.path()).is_err());
         remove(folder.path()).expect("removed");
         assert_eq!(load(folder.path()).expect("nothing"), None);

@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 
 use rand::RngCore;
 
+use super::aside::{Aside, check_replaceable};
 use super::note::{self, Note};
-use super::{Aside, action};
+use super::work::action;
 use crate::clock::{Clock, SystemClock};
 use crate::engine::{folder, start};
 use crate::limits;
@@ -24,7 +25,7 @@ use crate::queue::rebuild::{Known, Rebuilder, Rebuilt};
 use crate::queue::{Book, HashKey, recover};
 use crate::sale::red_packet::Seed;
 use crate::sale::{ClaimId, ClaimStatus, Fate, Seq, Timestamp};
-use crate::store::{CampaignRecord, ClaimRow, Database, Position, Store};
+use crate::store::{CampaignRecord, ClaimRow, Database, Mend, Position, Store};
 
 /// Where the new journal is made.
 const MAKING: &str = "journal.recovering";
@@ -60,8 +61,10 @@ pub(super) async fn make(data_dir: &Path, store: &Database, from: Position, last
     let old = old_key(data_dir, from.journal);
     let identity = Identity { hash_key: old.unwrap_or(fresh.hash_key), ..fresh };
     let mut rebuilder = Rebuilder::new(HashKey(identity.hash_key), old.is_some());
+    // Each journal that was made anew has gone on from versions of its own.
+    let skipped = 1 + limits::RECOVER_VERSION_SKIP * (1 + store.rebuilds().await?);
     for record in store.campaign_records().await? {
-        rebuilder.campaign(known(record));
+        rebuilder.campaign(known(record, skipped));
     }
     enter_claims(store, &mut rebuilder).await?;
     let (latest, highest) = store.horizon().await?;
@@ -71,10 +74,9 @@ pub(super) async fn make(data_dir: &Path, store: &Database, from: Position, last
     Ok(Made { book, campaigns, identity, has_old_key: old.is_some() })
 }
 
-fn known(record: CampaignRecord) -> Known {
+fn known(record: CampaignRecord, skipped: u64) -> Known {
     let mut seed = [0; 16];
     rand::rng().fill_bytes(&mut seed);
-    let skipped = 1 + limits::RECOVER_VERSION_SKIP;
     let versions = (skipped + record.changes, skipped + record.restocks);
     let CampaignRecord { spec, state, closed_at, released, .. } = record;
     Known { spec, seed: Seed(seed), wish: state, closed_at, released, versions }
@@ -113,16 +115,17 @@ fn fate(status: ClaimStatus) -> Option<Fate> {
     [Fate::Settled, Fate::Cancelled, Fate::Expired].into_iter().find(|fate| fate.status() == status)
 }
 
-async fn dead_claims(store: &Database) -> anyhow::Result<BTreeMap<Seq, (ClaimRow, ClaimStatus)>> {
+/// Claims in dead letters that are no rows, by position, each with what has become of it.
+///
+/// # Errors
+/// The database's.
+pub(super) async fn dead_claims(store: &Database) -> anyhow::Result<BTreeMap<Seq, (ClaimRow, ClaimStatus)>> {
     let (mut all, mut after) = (BTreeMap::new(), Seq(0));
     loop {
-        let page = store.dead_claims(after, limits::RECOVER_PAGE).await?;
-        let Some(last) = page.last() else { return Ok(all) };
+        let page = store.dead_claims_and_fates(after, limits::RECOVER_PAGE).await?;
+        let Some((last, _)) = page.last() else { return Ok(all) };
         after = last.claim.seq;
-        for row in page {
-            let status = store.claim(row.claim.claim_id).await?.map_or(ClaimStatus::Accepted, |stored| stored.status);
-            all.insert(row.claim.seq, (row, status));
-        }
+        all.extend(page.into_iter().map(|(row, status)| (row.claim.seq, (row, status))));
     }
 }
 
@@ -139,11 +142,20 @@ pub(super) async fn ids(store: &Database) -> anyhow::Result<HashSet<ClaimId>> {
     Ok(ids)
 }
 
+/// What is noted beside the positions.
+pub(super) struct Noted<'a> {
+    pub found: Option<(u128, Option<Seq>)>,
+    pub lost: Option<(Seq, Seq)>,
+    pub stamp: &'a str,
+    pub report: &'a str,
+}
+
 /// Makes the new journal whole beside the old one, and notes what is to be done with it.
 ///
 /// # Errors
-/// The system's; then nothing has changed yet.
-pub(super) fn prepare(data_dir: &Path, made: &Made, from: Position, stamp: &str) -> anyhow::Result<Note> {
+/// The system's, or a folder that nothing can take the place of; then nothing has changed yet.
+pub(super) fn prepare(data_dir: &Path, made: &Made, from: Position, noted: Noted<'_>) -> anyhow::Result<Note> {
+    check_replaceable(&data_dir.join("journal"))?;
     let folder = data_dir.join(MAKING);
     if folder.is_dir() {
         // Of a run that was interrupted before it had noted anything: nobody's journal yet.
@@ -155,10 +167,49 @@ pub(super) fn prepare(data_dir: &Path, made: &Made, from: Position, stamp: &str)
     journal::begin_from(&RealDisk::new(&folder), &start::options(), made.identity, at, |out| made.book.save(out))?;
     plant::crash_point("recover.folder");
     let to = Position { journal: made.identity.journal, cursor: made.book.last_seq() };
-    let note = Note { from, to, stamp: stamp.to_owned() };
+    let Noted { found, lost, stamp, report } = noted;
+    let note = Note { from, to, found, lost, stamp: stamp.to_owned(), report: report.to_owned() };
     note::save(data_dir, &note)?;
     plant::crash_point("recover.noted");
     Ok(note)
+}
+
+/// Whether a folder holds this journal.
+fn is_journal(folder: &Path, journal: u128) -> bool {
+    let found = if folder.is_dir() { recover::identity(&RealDisk::new(folder)).ok().flatten() } else { None };
+    found.is_some_and(|identity| identity.journal == journal)
+}
+
+/// Why what the note says can't be done any more: the database or the journal has been exchanged since. `found` is the
+/// journal that is there now, and `at` where the database stands.
+pub(super) fn overtaken(
+    data_dir: &Path,
+    note: &Note,
+    found: Option<(u128, Option<Seq>)>,
+    at: Option<Position>,
+) -> Option<String> {
+    let (journal, making) = (data_dir.join("journal"), data_dir.join(MAKING));
+    if at != Some(note.from) && at != Some(note.to) {
+        let is =
+            at.map_or("nobody's".to_owned(), |at| format!("journal {:032x}'s, up to entry {}", at.journal, at.cursor));
+        return Some(format!("the database was exchanged since: it is {is}"));
+    }
+    let is_new = is_journal(&journal, note.to.journal);
+    // A start that was refused has made an empty folder, where there was none any more.
+    if !is_new && found.is_some() && found != note.found {
+        return Some(format!("{} was exchanged since", journal.display()));
+    }
+    (!is_new && !is_journal(&making, note.to.journal))
+        .then(|| format!("neither {} nor {} is the journal that it has made", journal.display(), making.display()))
+}
+
+/// Drops the note, and what was made for it: nothing of it is anybody's yet.
+///
+/// # Errors
+/// The system's.
+pub(super) fn drop_note(data_dir: &Path, aside: &mut Aside) -> anyhow::Result<()> {
+    aside.set(&data_dir.join(MAKING))?;
+    aside.set(&data_dir.join(note::NOTE))
 }
 
 /// Does what the note says, from wherever it was left.
@@ -168,20 +219,7 @@ pub(super) fn prepare(data_dir: &Path, made: &Made, from: Position, stamp: &str)
 /// be, somebody has changed them, and that is said.
 pub(super) async fn finish(data_dir: &Path, store: &Database, note: &Note, aside: &mut Aside) -> anyhow::Result<()> {
     let (journal, making) = (data_dir.join("journal"), data_dir.join(MAKING));
-    let is_new = |folder: &Path| -> anyhow::Result<bool> {
-        let found = if folder.is_dir() { recover::identity(&RealDisk::new(folder)).ok().flatten() } else { None };
-        Ok(found.is_some_and(|identity| identity.journal == note.to.journal))
-    };
-    if !is_new(&journal)? {
-        anyhow::ensure!(
-            is_new(&making)?,
-            "neither {} nor {} is journal {:032x}, which an interrupted recovery has made: if one of them was put back by \
-             hand, move {} away and run `forebay recover` again",
-            journal.display(),
-            making.display(),
-            note.to.journal,
-            data_dir.join(note::NOTE).display()
-        );
+    if !is_journal(&journal, note.to.journal) {
         if journal.exists() {
             aside.set(&journal)?;
         }
@@ -192,7 +230,7 @@ pub(super) async fn finish(data_dir: &Path, store: &Database, note: &Note, aside
     plant::crash_point("recover.in_place");
     let detail = serde_json::json!({ "from": format!("{:032x}", note.from.journal), "cursor": note.from.cursor.0 });
     let at: Timestamp = SystemClock.now();
-    store.rebind(Some(note.from), note.to, &[], &action(at, "rebuilt", None, detail)).await?;
+    store.rebind(Some(note.from), note.to, &Mend::default(), &action(at, "rebuilt", note.lost, detail)).await?;
     remember(data_dir, note.to, aside)?;
     plant::crash_point("recover.remembered");
     note::remove(data_dir)?;

@@ -17,9 +17,9 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{Connection, Row, SqliteConnection};
 use tokio::sync::Semaphore;
 
-use super::super::StoreError;
+use super::super::{Mode, StoreError};
 use super::error::before;
-use super::{Mode, schema};
+use super::schema;
 use crate::limits;
 
 /// The file behind a path: device and inode.

@@ -6,23 +6,19 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::super::{CampaignRow, CartRow, ClaimRow, DeadLetter, EndRow, Requeued, Row, StoreError};
+use super::super::effect::{Effects, Place};
+use super::super::fold::{self, Owner, Took};
+use super::super::letter::{
+    ACCEPTED, CART, CLAIM, END, EndColumns, Letter, REQUEUED, closed_as, discarded, fold_again, has_gone_on, is_a_row,
+    is_nowhere, resolution, units,
+};
+use super::super::{CampaignRow, CartRow, ClaimRow, DeadLetter, Dealt, EndRow, LetterEnd, Row, StoreError, payload};
 use super::connection::Clean;
-use super::effect::{Effects, Place};
-use super::ends::{self, Took};
 use super::error::before;
 use super::read::{number, unreadable};
-use super::{carts, claims, payload, write};
+use super::{carts, claims, effect, ends, write};
 use crate::clock::{Clock, SystemClock};
-use crate::sale::campaign::CampaignPatch;
-use crate::sale::{CampaignId, CampaignNo, ClaimId, Money, Moved, Seq, Timestamp, Units, UserId};
-
-const CLAIM: &str = "claim";
-const END: &str = "end";
-const CAMPAIGN: &str = "campaign";
-const CART: &str = "cart";
-const ACCEPTED: &str = "accepted";
-const REQUEUED: &str = "requeued";
+use crate::sale::{CampaignId, CampaignNo, ClaimId, Money, Seq, Timestamp, UserId};
 
 /// Writes a row's letter, with what became of its claim in the same batch.
 pub(super) async fn insert(
@@ -33,49 +29,18 @@ pub(super) async fn insert(
 ) -> Result<(), StoreError> {
     let text = "INSERT INTO dead_letters (seq, kind, claim_id, campaign, user_id, quantity, amount, at, reason, payload) \
                 VALUES (?,?,?,?,?,?,?,?,?,?)";
-    let query = sqlx::query(text).bind(row.seq().0 as i64);
-    let query = match row {
-        Row::Claim(row) => query
-            .bind(CLAIM)
-            .bind(row.claim.claim_id.to_string())
-            .bind(row.campaign.as_str())
-            .bind(row.claim.user.as_str())
-            .bind(row.claim.quantity.0 as i64)
-            .bind(row.claim.amount.map(|m| m.0))
-            .bind(row.claim.accepted_at.to_string())
-            .bind(reason)
-            .bind(payload::of_claim(row)),
-        Row::End(row) => query
-            .bind(END)
-            .bind(row.moved.claim_id.to_string())
-            .bind(row.campaign.as_str())
-            .bind(None::<String>)
-            .bind(row.moved.quantity.0 as i64)
-            .bind(row.moved.amount.map(|m| m.0))
-            .bind(row.at.to_string())
-            .bind(reason)
-            .bind(payload::of_end(row)),
-        Row::Cart(row) => query
-            .bind(CART)
-            .bind(None::<String>)
-            .bind("")
-            .bind(row.user.as_str())
-            .bind(None::<i64>)
-            .bind(None::<i64>)
-            .bind(row.at.to_string())
-            .bind(reason)
-            .bind(payload::of_cart(row)),
-        Row::Campaign(row) => query
-            .bind(CAMPAIGN)
-            .bind(None::<String>)
-            .bind(row.id.as_str())
-            .bind(None::<String>)
-            .bind(None::<i64>)
-            .bind(None::<i64>)
-            .bind(row.at.to_string())
-            .bind(reason)
-            .bind(payload::of_campaign(row)),
-    };
+    let letter = Letter::of(row);
+    let query = sqlx::query(text)
+        .bind(letter.seq.0 as i64)
+        .bind(letter.kind)
+        .bind(letter.claim_id)
+        .bind(letter.campaign)
+        .bind(letter.user)
+        .bind(letter.quantity)
+        .bind(letter.amount)
+        .bind(letter.at.to_string())
+        .bind(reason)
+        .bind(letter.payload);
     let id = query.execute(&mut *sql).await.map_err(before)?.last_insert_rowid();
     match end {
         Some(end) => set_end(sql, id, end).await,
@@ -88,17 +53,12 @@ async fn set_end(sql: &mut SqliteConnection, id: i64, end: &EndRow) -> Result<()
                 resolved_at = CASE WHEN ?5 IS NULL THEN NULL ELSE ?3 END, \
                 resolved_by = CASE WHEN ?5 IS NULL THEN NULL ELSE ?4 END WHERE id = ?6";
     let moved = &end.moved;
-    let status = moved.to.status().as_str();
-    let resolution = moved.to.returns_units().then(|| match &*moved.reason {
-        "" => status.to_owned(),
-        reason => format!("{status}: {reason}"),
-    });
     sqlx::query(text)
-        .bind(status)
+        .bind(moved.to.status().as_str())
         .bind(end.seq.0 as i64)
         .bind(end.at.to_string())
         .bind(moved.by.to_string())
-        .bind(resolution)
+        .bind(resolution(moved))
         .bind(id)
         .execute(sql)
         .await
@@ -106,7 +66,7 @@ async fn set_end(sql: &mut SqliteConnection, id: i64, end: &EndRow) -> Result<()
         .map_err(before)
 }
 
-/// Writes the end of a claim that is no row.
+/// Writes the end of a claim that is no row; one that somebody accepted as lost has nothing to end.
 ///
 /// # Errors
 /// [`StoreError::Row`] where it is no dead letter either, or has come to another end.
@@ -115,16 +75,17 @@ pub(super) async fn end(sql: &mut SqliteConnection, end: &EndRow) -> Result<Took
     let id = end.moved.claim_id;
     let found = sqlx::query(text).bind(id.to_string()).bind(CLAIM).bind(REQUEUED).fetch_optional(&mut *sql).await;
     let Some(found) = found.map_err(before)? else {
-        let text = format!("entry {} ends claim {id}, which is neither a row nor a dead letter", end.seq);
-        return Err(StoreError::Row(text));
+        let lost = sqlx::query("SELECT 1 FROM lost_claims WHERE claim_id = ?").bind(id.to_string());
+        let is_lost = lost.fetch_optional(&mut *sql).await.map_err(before)?.is_some();
+        return if is_lost { Ok(Took::Nothing) } else { Err(is_nowhere(end)) };
     };
     let (letter, status, json): (i64, String, String) = (found.get(0), found.get(1), found.get(2));
-    ends::check(&payload::to_claim(&json)?, end)?;
+    fold::check(&payload::to_claim(&json)?, end)?;
     if status == end.moved.to.status().as_str() {
         return Ok(Took::Nothing);
     }
     if status != ACCEPTED {
-        return Err(ends::contradicts(end, &status));
+        return Err(fold::contradicts(end, &status));
     }
     set_end(sql, letter, end).await?;
     Ok(Took::Letter)
@@ -165,10 +126,6 @@ fn read(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
             None => None,
             Some(text) => Some(UserId::parse(text).ok()?),
         };
-        let quantity = match row.try_get::<Option<i64>, _>(6).ok()? {
-            None => None,
-            Some(units) => Some(Units(u64::try_from(units).ok()?)),
-        };
         Some(DeadLetter {
             id: number(row, 0)?,
             seq: Seq(number(row, 1)?),
@@ -179,7 +136,7 @@ fn read(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
                 name => Some(CampaignId::parse(name).ok()?),
             },
             user,
-            quantity,
+            quantity: units(row.try_get(6).ok()?)?,
             amount: row.try_get::<Option<i64>, _>(7).ok()?.map(Money),
             at: Timestamp::parse(row.try_get(8).ok()?).ok()?,
             reason: row.try_get(9).ok()?,
@@ -190,17 +147,33 @@ fn read(row: &SqliteRow) -> Result<DeadLetter, StoreError> {
 }
 
 /// Writes a letter's entry as its row: one transaction.
-pub(super) async fn requeue(sql: &mut SqliteConnection, id: u64) -> (Result<Requeued, StoreError>, Clean) {
+pub(super) async fn requeue(sql: &mut SqliteConnection, owner: &Owner, id: u64) -> (Result<Dealt, StoreError>, Clean) {
     if let Err(error) = write::begin(sql).await {
         return (Err(error), Clean::No);
     }
-    match rewrite(sql, id).await {
+    let is_done = match write::check_owner(sql, owner).await {
+        Ok(()) => rewrite(sql, id).await,
+        Err(error) => Err(error),
+    };
+    close(sql, id, is_done).await
+}
+
+/// Ends the transaction in which a letter was dealt with, or was not, because there is no such open one.
+async fn close(
+    sql: &mut SqliteConnection,
+    id: u64,
+    is_done: Result<bool, StoreError>,
+) -> (Result<Dealt, StoreError>, Clean) {
+    match is_done {
         Ok(true) => match write::commit(sql).await {
-            Ok(()) => (Ok(Requeued::Done), Clean::Yes),
+            Ok(()) => (Ok(Dealt::Done), Clean::Yes),
             Err(error) => (Err(error), Clean::No),
         },
-        Ok(false) => write::rolled_back(sql, Ok(Requeued::Unknown)).await,
-        Err(StoreError::Row(text)) => write::rolled_back(sql, Ok(Requeued::Refused(text))).await,
+        Ok(false) => {
+            let found = dealt_with(sql, id).await;
+            write::rolled_back(sql, found).await
+        }
+        Err(StoreError::Row(text)) => write::rolled_back(sql, Ok(Dealt::Refused(text))).await,
         Err(error) => write::rolled_back(sql, Err(error)).await,
     }
 }
@@ -225,54 +198,31 @@ async fn rewrite(sql: &mut SqliteConnection, id: u64) -> Result<bool, StoreError
 }
 
 async fn rewrite_claim(sql: &mut SqliteConnection, row: &ClaimRow, letter: &SqliteRow) -> Result<(), StoreError> {
-    let (new, place) = match end_of(row, letter)? {
+    let text = |i| letter.try_get::<Option<&str>, _>(i).ok().flatten();
+    let ended = EndColumns {
+        status: text(2).unwrap_or_default(),
+        seq: number(letter, 3),
+        at: text(4).and_then(|at| Timestamp::parse(at).ok()),
+        by: text(5),
+    };
+    let (new, place) = match ended.of(row)? {
         None => (claims::insert(sql, &[row]).await?, Place::Persisted),
         Some(end) => (claims::insert_ended(sql, &[(row, &end)]).await?, Place::of(end.moved.to)),
     };
     if new == 0 {
-        let text = format!("claim {} is a row already, which nobody has counted: remove it first", row.claim.claim_id);
-        return Err(StoreError::Row(text));
+        return Err(is_a_row(row));
     }
     claims::insert_points(sql, &[row]).await?;
     let mut effects = Effects::default();
     effects.revived(row, place);
-    effects.apply(sql).await
-}
-
-/// What has become of a dead claim: an open letter's may have been paid.
-fn end_of(row: &ClaimRow, letter: &SqliteRow) -> Result<Option<EndRow>, StoreError> {
-    let status: &str = letter.get(2);
-    if status == ACCEPTED {
-        return Ok(None);
-    }
-    let claim = &row.claim;
-    let read = || {
-        let moved = Moved {
-            claim_id: claim.claim_id,
-            campaign: claim.campaign,
-            quantity: claim.quantity,
-            amount: claim.amount,
-            to: payload::fate(status)?,
-            by: letter.try_get::<&str, _>(5).ok()?.into(),
-            reason: Box::default(),
-        };
-        let at = Timestamp::parse(letter.try_get(4).ok()?).ok()?;
-        Some(EndRow { seq: Seq(number(letter, 3)?), at, campaign: row.campaign, moved })
-    };
-    read().map(Some).ok_or_else(|| {
-        StoreError::Outage(format!("the dead letter of claim {} was changed by hand: {status:?}", claim.claim_id))
-    })
+    effect::apply(&effects, sql).await
 }
 
 /// A line is set as long as the cart has no later operation: whether one of those was about this line is not known any more.
 async fn rewrite_cart(sql: &mut SqliteConnection, row: &CartRow) -> Result<(), StoreError> {
     let stands = carts::read(sql, &row.user).await?.version;
     if stands > row.seq {
-        let text = format!(
-            "the cart of {} has gone on to entry {stands}: have the buyer set {} to {} again, then drop this letter",
-            row.user, row.sku, row.quantity
-        );
-        return Err(StoreError::Row(text));
+        return Err(has_gone_on(&row.user, row.sku.as_str(), row.quantity, stands));
     }
     carts::write(sql, &[row]).await
 }
@@ -284,31 +234,18 @@ async fn rewrite_end(sql: &mut SqliteConnection, end: &EndRow) -> Result<(), Sto
         Took::Letter => effects.end(end, Place::Dead),
         Took::Nothing => {}
     }
-    effects.apply(sql).await
+    effect::apply(&effects, sql).await
 }
 
-/// Writes a campaign's creation or change where later changes are there already, which stay the last word: they are folded
-/// behind it again. A later restock has counted, unless there was no stock yet to add to.
+/// Writes a campaign's creation or change where later changes are there already.
 async fn rewrite_campaign(sql: &mut SqliteConnection, row: &CampaignRow) -> Result<(), StoreError> {
     write::insert_log(sql, row).await?;
-    let mut folded = vec![row.clone()];
-    for mut later in log_after(sql, row).await? {
-        if row.action != "created" {
-            let wrong = |e: crate::sale::FieldError| StoreError::Row(format!("entry {}: {e}", later.seq));
-            let patch = CampaignPatch::parse(later.detail.as_bytes()).map_err(wrong)?;
-            let patch = CampaignPatch { add_stock: None, add_total: None, ..patch };
-            if patch == CampaignPatch::default() {
-                continue;
-            }
-            later.detail = patch.to_json().to_string();
-        }
-        folded.push(later);
-    }
+    let folded = fold_again(row, log_after(sql, row).await?)?;
     let mut effects = Effects::default();
     for row in &folded {
         effects.log(row)?;
     }
-    effects.apply(sql).await
+    effect::apply(&effects, sql).await
 }
 
 async fn log_after(sql: &mut SqliteConnection, row: &CampaignRow) -> Result<Vec<CampaignRow>, StoreError> {
@@ -329,28 +266,53 @@ async fn log_after(sql: &mut SqliteConnection, row: &CampaignRow) -> Result<Vec<
     rows.map_err(before)?.iter().map(|row| read(row).ok_or_else(|| unreadable("campaign_log", row))).collect()
 }
 
-/// Closes an open letter of a campaign or a cart; whether there was one. A claim's holds units, and an end's says that units are
-/// free which its row still holds: without it nobody could claim them again.
+/// How a letter was dealt with; none for an open one, and where there never was one of that number.
+pub(super) async fn closed(sql: &mut SqliteConnection, id: u64) -> Result<Option<LetterEnd>, StoreError> {
+    let Ok(id) = i64::try_from(id) else { return Ok(None) };
+    let text = "SELECT resolution FROM dead_letters WHERE id = ?";
+    let found: Option<Option<String>> = sqlx::query_scalar(text).bind(id).fetch_optional(sql).await.map_err(before)?;
+    Ok(closed_as(found.flatten().as_deref()))
+}
+
+/// What to say of a letter that is not open.
+async fn dealt_with(sql: &mut SqliteConnection, id: u64) -> Result<Dealt, StoreError> {
+    Ok(closed(sql, id).await?.map_or(Dealt::Unknown, Dealt::Closed))
+}
+
+/// Closes an open letter that holds no units. A claim's holds units, and so does one of an end as long
+/// as its row or letter still holds what the end says to be free: without it nobody could claim that again. An end that can
+/// change nothing, because its claim is not there or has come to another end, can be closed.
 pub(super) async fn discard(
     sql: &mut SqliteConnection,
+    owner: &Owner,
     id: u64,
-    by: &str,
-    reason: &str,
-) -> (Result<bool, StoreError>, Clean) {
+    (by, reason): (&str, &str),
+) -> (Result<Dealt, StoreError>, Clean) {
+    if let Err(error) = write::begin(sql).await {
+        return (Err(error), Clean::No);
+    }
+    let is_done = match write::check_owner(sql, owner).await {
+        Ok(()) => close_as_discarded(sql, id, by, reason).await,
+        Err(error) => Err(error),
+    };
+    close(sql, id, is_done).await
+}
+
+/// Whether there was such a letter.
+async fn close_as_discarded(sql: &mut SqliteConnection, id: u64, by: &str, reason: &str) -> Result<bool, StoreError> {
     let text = "UPDATE dead_letters SET resolution = ?, resolved_by = ?, resolved_at = ? \
-                WHERE id = ? AND resolution IS NULL AND kind NOT IN (?, ?)";
-    let resolution = if reason.is_empty() { "discarded".to_owned() } else { format!("discarded: {reason}") };
+                WHERE id = ? AND resolution IS NULL AND kind IS NOT ? AND (kind IS NOT ? OR NOT EXISTS \
+                (SELECT 1 FROM claims WHERE claims.claim_id = dead_letters.claim_id AND claims.status = 'persisted') \
+                AND NOT EXISTS (SELECT 1 FROM dead_letters AS of_claim WHERE of_claim.claim_id = dead_letters.claim_id \
+                AND of_claim.kind = 'claim' AND of_claim.resolution IS NULL AND of_claim.status = 'accepted'))";
     let query = sqlx::query(text)
-        .bind(resolution)
+        .bind(discarded(reason))
         .bind(by.to_owned())
         .bind(SystemClock.now().to_string())
         .bind(i64::try_from(id).unwrap_or(i64::MAX))
         .bind(CLAIM)
         .bind(END);
-    match query.execute(sql).await {
-        Ok(done) => (Ok(done.rows_affected() == 1), Clean::Yes),
-        Err(error) => (Err(before(error)), Clean::No),
-    }
+    Ok(query.execute(sql).await.map_err(before)?.rows_affected() == 1)
 }
 
 /// How many letters are open.

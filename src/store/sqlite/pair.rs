@@ -5,10 +5,13 @@
 
 use sqlx::{Row as _, SqliteConnection};
 
-use super::super::{KnownCampaign, Position, Recovery, StoreError};
+use super::super::effect::{Effects, Place};
+use super::super::fold::Took;
+use super::super::letter::storable;
+use super::super::{EndRow, KnownCampaign, Looked, Mend, Position, Recovery, StoreError};
 use super::connection::Clean;
 use super::error::before;
-use super::{read, write};
+use super::{effect, ends, read, write};
 use crate::sale::Timestamp;
 
 /// Ties the file to `journal` if it belongs to none, and takes the next start's number if it belongs to it. The number is
@@ -39,13 +42,25 @@ pub(super) async fn bind(
     }
 }
 
+/// Whose the file is, whatever its version.
+pub(super) async fn look(sql: &mut SqliteConnection) -> Result<Looked, StoreError> {
+    let Some(position) = read::position(sql).await? else { return Ok(Looked::Unbound) };
+    let known = "SELECT count(*) FROM pragma_table_info('forebay_meta') WHERE name = 'mark'";
+    let known: i64 = sqlx::query_scalar(known).fetch_one(&mut *sql).await.map_err(before)?;
+    let mark: Option<i64> = match known {
+        0 => None,
+        _ => sqlx::query_scalar("SELECT mark FROM forebay_meta").fetch_one(sql).await.map_err(before)?,
+    };
+    Ok(Looked::Bound(position, mark.and_then(|mark| mark.try_into().ok())))
+}
+
 /// Moves the file from `from` (none: it belongs to no journal) to `to`, with the campaigns that it lacks, and writes down
 /// what was done. True where it stands at `to` already.
 pub(super) async fn rebind(
     sql: &mut SqliteConnection,
     from: Option<Position>,
     to: Position,
-    campaigns: &[KnownCampaign],
+    mend: &Mend,
     recovery: &Recovery,
 ) -> (Result<bool, StoreError>, Clean) {
     let work = async {
@@ -61,11 +76,18 @@ pub(super) async fn rebind(
         }
         let text = "INSERT INTO forebay_meta (one, journal, cursor, format, epoch) VALUES (1, ?, ?, 1, 1) \
                     ON CONFLICT (one) DO UPDATE SET journal = excluded.journal, cursor = excluded.cursor, \
-                    epoch = epoch + 1";
+                    epoch = epoch + 1, mark = CASE WHEN journal = excluded.journal AND cursor = excluded.cursor \
+                    THEN mark END";
         let (journal, cursor) = (format!("{:032x}", to.journal), to.cursor.0 as i64);
         sqlx::query(text).bind(&journal).bind(cursor).execute(&mut *sql).await.map_err(before)?;
-        for campaign in campaigns {
+        // First what was given back: then the campaigns' guards see what is held.
+        put_ends(sql, &mend.ends).await?;
+        for campaign in &mend.campaigns {
             put_campaign(sql, campaign, to, recovery.at).await?;
+        }
+        for id in &mend.lost {
+            let text = "INSERT OR IGNORE INTO lost_claims (claim_id) VALUES (?)";
+            sqlx::query(text).bind(id.to_string()).execute(&mut *sql).await.map_err(before)?;
         }
         let text = "INSERT INTO recoveries (at, action, journal, cursor, first_seq, last_seq, detail) \
                     VALUES (?,?,?,?,?,?,?)";
@@ -91,6 +113,19 @@ pub(super) async fn rebind(
     }
 }
 
+/// Brings claims to the ends that are known of them, with their sums.
+async fn put_ends(sql: &mut SqliteConnection, ends: &[EndRow]) -> Result<(), StoreError> {
+    let mut effects = Effects::default();
+    for end in ends {
+        match ends::apply(sql, end).await? {
+            Took::Row => effects.end(end, Place::Persisted),
+            Took::Letter => effects.end(end, Place::Dead),
+            Took::Nothing => {}
+        }
+    }
+    effect::apply(&effects, sql).await
+}
+
 /// Makes a campaign's row what it is at the recovered position. Its sums stay: they are those of the rows.
 async fn put_campaign(
     sql: &mut SqliteConnection,
@@ -113,7 +148,7 @@ async fn put_campaign(
         .bind(i64::from(campaign.no.0))
         .bind(spec.id.as_str())
         .bind(spec.kind.as_str())
-        .bind(spec.title.as_str())
+        .bind(storable(&spec.title))
         .bind(campaign.state.as_str())
         .bind(spec.opens_at.to_string())
         .bind(spec.closes_at.to_string())
@@ -131,9 +166,27 @@ async fn put_campaign(
         .map_err(before)
 }
 
-/// The losses that were accepted, oldest first, as `first to last`.
+/// The losses that were accepted, oldest first, as `first to last`: of older copies, and of journals made anew.
 pub(super) async fn losses(sql: &mut SqliteConnection) -> Result<Vec<(u64, u64)>, StoreError> {
-    let text = "SELECT first_seq, last_seq FROM recoveries WHERE action = 'loss' ORDER BY id";
+    let text = "SELECT first_seq, last_seq FROM recoveries WHERE first_seq IS NOT NULL ORDER BY id";
     let rows = sqlx::query(text).fetch_all(sql).await.map_err(before)?;
     Ok(rows.iter().map(|row| (row.get::<i64, _>(0) as u64, row.get::<i64, _>(1) as u64)).collect())
+}
+
+/// How often a journal was made anew from this database.
+pub(super) async fn rebuilds(sql: &mut SqliteConnection) -> Result<u64, StoreError> {
+    let text = "SELECT count(*) FROM recoveries WHERE action = 'rebuilt'";
+    let count: i64 = sqlx::query_scalar(text).fetch_one(sql).await.map_err(before)?;
+    Ok(count.unsigned_abs())
+}
+
+/// Moves the whole write-ahead log into the file.
+pub(super) async fn fold(sql: &mut SqliteConnection) -> Result<(), StoreError> {
+    let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(sql).await.map_err(before)?;
+    match row.get::<i64, _>(0) {
+        0 => Ok(()),
+        _ => {
+            Err(StoreError::Outage("another program is reading it, and keeps its log: close that one first".to_owned()))
+        }
+    }
 }

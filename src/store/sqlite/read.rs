@@ -3,9 +3,8 @@
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
-use super::super::{ClaimRow, Position, StoreError, StoredClaim, Totals};
+use super::super::{ClaimRow, Position, StoreError, StoredClaim, Totals, payload};
 use super::error::before;
-use super::payload;
 use crate::sale::{
     CampaignId, CampaignNo, Claim, ClaimId, ClaimStatus, Currency, KeyHash, Money, Seq, Timestamp, Units, UserId,
 };

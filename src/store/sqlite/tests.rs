@@ -1,6 +1,7 @@
 //! What only a file can do wrong: locked, read-only, full, damaged, deleted, replaced, another's, too new.
 
 mod ends;
+mod recovery;
 
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use sqlx::{Connection, SqliteConnection};
 use super::{Mode, SqliteStore};
 use crate::sale::{Seq, Timestamp, Units, UserId};
 use crate::store::suite::{self, JOURNAL, batch, changed, claim, claims, committed, created};
-use crate::store::{Looked, Position, Recovery, Row, Store, StoreError, Written};
+use crate::store::{Batch, Looked, Mend, Position, Recovery, Row, Store, StoreError, Written};
 
 fn store_in(dir: &Path, mode: Mode) -> SqliteStore {
     SqliteStore::open(&format!("sqlite:{}/forebay.db", dir.display()), mode).expect("a URL")
@@ -272,6 +273,15 @@ async fn a_later_binding_fences_the_one_before_it() {
 }
 
 #[tokio::test]
+async fn a_copy_from_before_this_start_is_not_taken_for_a_newer_process() {
+    let (_dir, store) = fresh().await;
+    assert_eq!(store.write(&claims(0, 5), &[]).await, FIVE);
+    sqlx::raw_sql("UPDATE forebay_meta SET epoch = epoch - 1").execute(&mut shell(&store).await).await.unwrap();
+    let fenced = store.write(&claims(5, 5), &[]).await;
+    assert!(matches!(&fenced, Err(StoreError::Fenced(why)) if why.contains("put back from a copy")), "{fenced:?}");
+}
+
+#[tokio::test]
 async fn a_look_tells_whose_a_file_is_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let store = store_in(dir.path(), Mode::ReadWrite);
@@ -281,9 +291,9 @@ async fn a_look_tells_whose_a_file_is_and_changes_nothing() {
     store.migrate().await.unwrap();
     assert_eq!(store.look().await, Ok(Looked::Unbound));
     store.bind(JOURNAL).await.unwrap();
-    assert_eq!(store.write(&claims(0, 5), &[]).await, FIVE);
+    assert_eq!(store.write(&Batch { mark: 7, ..claims(0, 5) }, &[]).await, FIVE);
     let here = Position { journal: JOURNAL, cursor: Seq(5) };
-    assert_eq!(store.look().await, Ok(Looked::Bound(here)));
+    assert_eq!(store.look().await, Ok(Looked::Bound(here, Some(7))));
     store.close().await;
     assert!(!dir.path().join("forebay.db-wal").exists(), "the file alone is the database");
     let nowhere = SqliteStore::open(&format!("sqlite:{}/none/shop.db", dir.path().display()), Mode::ReadWrite).unwrap();
@@ -298,10 +308,10 @@ async fn a_file_changes_its_journal_once_and_only_from_what_it_was() {
     let recovery =
         Recovery { at: Timestamp(0), action: "loss", lost: Some((Seq(6), Seq(9))), detail: serde_json::json!({}) };
     let elsewhere = Some(Position { cursor: Seq(4), ..from });
-    assert!(matches!(store.rebind(elsewhere, to, &[], &recovery).await, Err(StoreError::Fenced(_))));
-    assert!(matches!(store.rebind(None, to, &[], &recovery).await, Err(StoreError::Fenced(_))));
-    assert_eq!(store.rebind(Some(from), to, &[], &recovery).await, Ok(false));
-    assert_eq!(store.rebind(Some(from), to, &[], &recovery).await, Ok(true), "it was done before");
+    assert!(matches!(store.rebind(elsewhere, to, &Mend::default(), &recovery).await, Err(StoreError::Fenced(_))));
+    assert!(matches!(store.rebind(None, to, &Mend::default(), &recovery).await, Err(StoreError::Fenced(_))));
+    assert_eq!(store.rebind(Some(from), to, &Mend::default(), &recovery).await, Ok(false));
+    assert_eq!(store.rebind(Some(from), to, &Mend::default(), &recovery).await, Ok(true), "it was done before");
     assert_eq!((store.position().await, store.losses().await), (Ok(Some(to)), Ok(vec![(6, 9)])));
     assert!(matches!(store.write(&claims(5, 5), &[]).await, Err(StoreError::Fenced(_))));
     assert_eq!(store.bind(7).await, Ok(to));

@@ -4,52 +4,14 @@
 //! or must not be done at all. A campaign's sums, restocks and new window arrive in one UPDATE, so that the tables'
 //! own guards against oversell see what is true between batches, whatever the order within one.
 
-use std::collections::BTreeMap;
-
 use sqlx::{Row as _, SqliteConnection};
 
-use super::super::{Batch, CampaignRow, CartRow, ClaimRow, DeadRow, EndRow, Row, StoreError, Written};
+use super::super::effect::{Effects, Place};
+use super::super::fold::{Folded, Owner, Took, Work, unbound};
+use super::super::{Batch, CampaignRow, DeadRow, Row, StoreError, Written};
 use super::connection::Clean;
-use super::effect::{Effects, Place};
-use super::ends::{self, Folded, Took};
 use super::error::{Moment, before, from_sqlx};
-use super::{carts, claims, letters};
-
-/// A batch, sorted by what is to be done with it.
-#[derive(Default)]
-pub(super) struct Work<'a> {
-    pub(super) claims: Vec<&'a ClaimRow>,
-    pub(super) ends: Vec<&'a EndRow>,
-    pub(super) carts: Vec<&'a CartRow>,
-    pub(super) log: Vec<&'a CampaignRow>,
-    pub(super) dead: Vec<(&'a Row, &'a str)>,
-    /// Each claim is looked up before it is inserted: some are there already.
-    looked_up: bool,
-}
-
-impl<'a> Work<'a> {
-    pub(super) fn new(rows: &'a [Row], dead: &'a [DeadRow]) -> Self {
-        let reasons: BTreeMap<usize, &str> = dead.iter().map(|d| (d.index, d.reason.as_str())).collect();
-        assert!(reasons.last_key_value().is_none_or(|(&last, _)| last < rows.len()), "a dead row outside its batch");
-        let mut work = Self::default();
-        for (index, row) in rows.iter().enumerate() {
-            match (reasons.get(&index), row) {
-                (Some(&reason), _) => work.dead.push((row, reason)),
-                (None, Row::Claim(claim)) => work.claims.push(claim),
-                (None, Row::End(end)) => work.ends.push(end),
-                (None, Row::Cart(cart)) => work.carts.push(cart),
-                (None, Row::Campaign(campaign)) => work.log.push(campaign),
-            }
-        }
-        work
-    }
-}
-
-/// Who writes: the journal, as 32 hexadecimal digits, and the number of its start.
-pub(super) struct Owner {
-    pub(super) journal: String,
-    pub(super) epoch: i64,
-}
+use super::{carts, claims, effect, ends, letters};
 
 /// Writes `batch`; the connection is clean afterwards unless told otherwise.
 pub(super) async fn batch(
@@ -131,42 +93,32 @@ pub(super) async fn rolled_back<T>(
 /// Whether the batch is to be written: false where it is there already.
 async fn move_cursor(sql: &mut SqliteConnection, owner: &Owner, batch: &Batch) -> Result<bool, StoreError> {
     let (after, upto) = (batch.after.0 as i64, batch.upto.0 as i64);
-    let moved = sqlx::query("UPDATE forebay_meta SET cursor = ? WHERE cursor = ? AND journal = ? AND epoch = ?")
-        .bind(upto)
-        .bind(after)
-        .bind(&owner.journal)
-        .bind(owner.epoch)
-        .execute(&mut *sql)
-        .await
-        .map_err(before)?;
+    let moved =
+        sqlx::query("UPDATE forebay_meta SET cursor = ?, mark = ? WHERE cursor = ? AND journal = ? AND epoch = ?")
+            .bind(upto)
+            .bind(i64::from(batch.mark))
+            .bind(after)
+            .bind(&owner.journal)
+            .bind(owner.epoch)
+            .execute(&mut *sql)
+            .await
+            .map_err(before)?;
     if moved.rows_affected() == 1 {
         return Ok(true);
     }
     let found =
         sqlx::query("SELECT journal, cursor, epoch FROM forebay_meta").fetch_optional(sql).await.map_err(before)?;
-    let Some(found) = found else {
-        return Err(StoreError::Outage("it is bound to no journal: was it replaced by an empty one?".to_owned()));
-    };
+    let Some(found) = found else { return Err(unbound()) };
     let (theirs, cursor, epoch): (String, i64, i64) = (found.get(0), found.get(1), found.get(2));
-    if theirs != owner.journal {
-        let text = format!("the database belongs to journal {theirs}, this one is {}", owner.journal);
-        return Err(StoreError::Fenced(text));
-    }
-    if epoch != owner.epoch {
-        let ours = owner.epoch;
-        return Err(StoreError::Fenced(format!(
-            "another process has taken the database over (its start is number {epoch}, this one's {ours}): two run on one \
-             database, and this one, the older, writes no more. Stop one of them; claims that only this one's journal has \
-             are not in the database"
-        )));
-    }
-    if cursor >= upto {
-        return Ok(false);
-    }
-    Err(StoreError::Fenced(format!(
-        "the database stands at entry {cursor}, the batch goes from {after} to {upto}: someone else moved it, or it was \
-         restored from a backup"
-    )))
+    owner.judge((&theirs, epoch), cursor, (after, upto)).map(|()| false)
+}
+
+/// Whether the database is still `owner`'s, for a transaction that moves no cursor.
+pub(super) async fn check_owner(sql: &mut SqliteConnection, owner: &Owner) -> Result<(), StoreError> {
+    let found = sqlx::query("SELECT journal, cursor, epoch FROM forebay_meta").fetch_optional(sql).await;
+    let Some(found) = found.map_err(before)? else { return Err(unbound()) };
+    let (theirs, cursor, epoch): (String, i64, i64) = (found.get(0), found.get(1), found.get(2));
+    owner.judge_start((&theirs, epoch), cursor)
 }
 
 /// How far [`apply`] came.
@@ -237,7 +189,7 @@ async fn write_rest<'a>(
         insert_log(sql, row).await?;
         effects.log(row)?;
     }
-    effects.apply(sql).await
+    effect::apply(effects, sql).await
 }
 
 pub(super) async fn insert_log(sql: &mut SqliteConnection, row: &CampaignRow) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use crate::support::sale::flash_sale;
 use crate::support::{PATIENCE, Site};
 
 /// Runs `forebay recover --yes` with arguments until it kills itself at `point`.
-fn killed(site: &Site, arguments: &[&str], point: &str) {
+pub fn killed(site: &Site, arguments: &[&str], point: &str) {
     let mut command = site.command(["recover", "--yes"].into_iter().chain(arguments.iter().copied()));
     let output = command.env("FOREBAY_CRASH_AT", point).stdin(Stdio::null()).output().unwrap();
     assert_eq!(output.status.signal(), Some(9), "{point} was never reached: {output:?}");

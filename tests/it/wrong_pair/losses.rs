@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{content, recover, recovered, refused, site};
 use crate::support::http::Request;
-use crate::support::sale::{batch, flash_sale, outcomes, word};
+use crate::support::sale::{batch, claim, end, flash_sale, outcomes, word};
 use crate::support::sql::try_sql;
 use crate::support::{Server, Site, eventually, stdout};
 
@@ -32,14 +32,21 @@ fn sell_thousands(server: &Server, from: usize, thousands: usize) {
 /// Sells so much that segments come and go, with a copy of the database from after the first 10,000; then the database is
 /// that copy.
 fn put_back(site: &Site) {
+    put_back_with(site, |_| (), |_, ()| ());
+}
+
+/// The same; `before` is done at the beginning, and `within` among the first entries that the copy lacks.
+fn put_back_with<T>(site: &Site, before: impl FnOnce(&Server) -> T, within: impl FnOnce(&Server, T)) {
     let server = site.start();
     server.create(&flash_sale("pair", 1_000_000));
+    let begun = before(&server);
     sell_thousands(&server, 0, 10);
     assert!(server.stop().success());
     let backup = site.folder.path().join("backup");
     fs::copy(site.store(), &backup).unwrap();
     let server = site.start();
     assert_eq!(server.change("pair", &json!({"add_stock": 500})).status, 200);
+    within(&server, begun);
     sell_thousands(&server, 10, 190);
     // The janitor has had its turn.
     eventually("a snapshot is there", || {
@@ -103,4 +110,35 @@ fn lost_entries_are_named_never_hidden_and_given_up_only_when_asked() {
     assert!(text.contains(&format!("accepted as lost: entries 10002 to {last}")), "{text}");
     let rows = try_sql(&site.store(), "SELECT action, first_seq, last_seq FROM recoveries").unwrap();
     assert_eq!(rows, [["loss".to_owned(), "10002".to_owned(), last.to_string()]]);
+}
+
+#[test]
+fn ends_within_lost_entries_reach_their_rows() {
+    let site = small();
+    let before = |server: &Server| ["back", "paid", "kept"].map(|user| server.claimed("pair", user));
+    put_back_with(&site, before, |server, [back, paid, _]| {
+        assert_eq!(server.call(&end(&back, "cancel")).status, 200);
+        assert_eq!(server.call(&end(&paid, "settle")).status, 200);
+    });
+    let text = recovered(&site, &["--accept-loss"]);
+    assert!(text.contains("2 claims of the database came to their end"), "{text}");
+    let status = |user: &str| {
+        let sql = format!("SELECT status, hold IS NULL FROM claims WHERE user_id = '{user}' ORDER BY seq");
+        try_sql(&site.store(), &sql).unwrap()
+    };
+    assert_eq!(
+        (status("back"), status("paid")),
+        (vec![["cancelled", "1"].map(str::to_owned).to_vec()], vec![["settled", "0"].map(str::to_owned).to_vec()])
+    );
+    assert_eq!(status("kept"), [["persisted", "0"]]);
+    let server = site.start();
+    server.claimed("pair", "back");
+    server.call(&claim("pair", "paid")).expect(409, "already-claimed");
+    eventually("all is drained", || {
+        let answer = server.ask_admin(&Request::get("/admin/v1/campaigns/pair/balance")).json();
+        answer["accepted"] == 0
+    });
+    assert_eq!(server.metric("forebay_dead_letters"), Some(0.0));
+    assert!(server.stop().success());
+    assert_eq!(status("back"), [["cancelled", "1"], ["persisted", "0"]]);
 }

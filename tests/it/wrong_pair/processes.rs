@@ -47,6 +47,10 @@ fn of_two_processes_the_older_one_stops_writing_and_says_so() {
     sell(&newer, 40..50);
     older.claimed("pair", "lost-1");
     eventually("it is fenced", || older.ask_admin(&Request::get("/readyz")).status == 503);
+    // What it gave out now could never be drained, and the newer one sells the same.
+    older.call(&claim("pair", "never")).expect(503, "not-durable");
+    let reasons = older.ask_admin(&Request::get("/readyz")).json()["reasons"].to_string();
+    assert!(reasons.contains("database-fenced"), "{reasons}");
     let log = tail(&site.log(), 20);
     assert!(log.contains("another process has taken the database over"), "{log}");
     sell(&newer, 50..60);

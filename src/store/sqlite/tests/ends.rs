@@ -8,7 +8,7 @@ use super::{fresh, run, shell, store_in};
 use crate::sale::{ClaimStatus, Fate, Seq};
 use crate::store::suite::ends::{beside, check_in, cuts, end, row_fault, status, sums};
 use crate::store::suite::{JOURNAL, batch, changed, claim, committed, created, everything};
-use crate::store::{Batch, CampaignRow, DeadRow, Requeued, Row, Store};
+use crate::store::{Batch, CampaignRow, DeadRow, Dealt, Row, Store};
 
 /// Everything in the tables, as text.
 async fn tables(store: &SqliteStore) -> Vec<String> {
@@ -38,6 +38,7 @@ async fn rows_that_are_delivered_again_with_their_ends_change_nothing() {
             after: Seq(from as u64),
             upto: Seq(to as u64),
             rows: rows[from..to].to_vec(),
+            mark: 0,
         };
         for (from, to) in [(0, one), (one, two), (two, rows.len())].into_iter().filter(|(from, to)| from < to) {
             assert!(store.write(&part(from, to), &[]).await.is_ok());
@@ -105,8 +106,8 @@ async fn letters_say_what_became_of_them() {
     given_back.moved.reason = "sold elsewhere".into();
     let rows = vec![Row::End(given_back), end(6, &b, Fate::Expired), end(7, &c, Fate::Settled)];
     assert_eq!(store.write(&batch(4, rows), &[]).await, beside(0));
-    assert_eq!(store.requeue(3).await, Ok(Requeued::Done));
-    assert_eq!(store.discard(4, "ann", "no such claim").await, Ok(false));
+    assert_eq!(store.requeue(3).await, Ok(Dealt::Done));
+    assert_eq!(store.discard(4, "ann", "no such claim").await, Ok(Dealt::Done));
     type Letter = (String, Option<String>, Option<String>, Option<i64>);
     let text = "SELECT status, resolution, resolved_by, ended_seq FROM dead_letters ORDER BY id";
     let letters: Vec<Letter> = sqlx::query_as(text).fetch_all(&mut shell(&store).await).await.unwrap();
@@ -119,7 +120,7 @@ async fn letters_say_what_became_of_them() {
             letter("cancelled", "cancelled: sold elsewhere", Some("orders"), Some(5)),
             letter("expired", "expired", Some(""), Some(6)),
             letter("settled", "requeued", None, Some(7)),
-            ("accepted".to_owned(), None, None, None),
+            letter("accepted", "discarded: no such claim", Some("ann"), None),
         ]
     );
     let row: (i64, String, i64) = sqlx::query_as("SELECT ended_seq, ended_by, hold FROM claims")
@@ -146,7 +147,7 @@ async fn a_requeued_change_leaves_the_last_word_to_later_ones_and_a_release_clos
     assert_eq!(store.write(&batch(0, rows), &dead).await, committed(0));
     let mut sql = shell(&store).await;
     for id in [2, 1] {
-        assert_eq!(store.requeue(id).await, Ok(Requeued::Done));
+        assert_eq!(store.requeue(id).await, Ok(Dealt::Done));
     }
     let closes = "2026-12-01T00:00:00.000000Z".to_owned();
     assert_eq!(campaign_row(&mut sql).await, (Some(17), "open".to_owned(), closes.clone(), 3));
@@ -219,6 +220,6 @@ async fn a_file_of_the_first_version_is_brought_up_to_date_with_its_rows() {
     row_fault(store.probe(&[Row::Claim(claim(4, "c")), Row::Claim(claim(5, "d"))]).await, "held_within_stock");
     let rows = vec![end(4, &a, Fate::Expired), Row::Claim(next)];
     assert_eq!(store.write(&batch(3, rows), &[]).await, committed(1));
-    assert_eq!(store.requeue(1).await, Ok(Requeued::Done));
+    assert_eq!(store.requeue(1).await, Ok(Dealt::Done));
     assert_eq!(sums(&store).await, [2, 0, 1, 0]);
 }
