@@ -19,7 +19,7 @@ use crate::config::Scope;
 use crate::limits;
 use crate::queue::carts::{CartBase, Line};
 use crate::queue::{Answer, CartCommand, CartOutcome, Command, Outcome, SubmitError};
-use crate::sale::campaign::from_json;
+use crate::sale::campaign::{Object, from_json};
 use crate::sale::{CartOp, FieldError, Sku, UserHash, UserId};
 use crate::store::{Store, StoreError, StoredCart};
 
@@ -92,8 +92,12 @@ fn given<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Er
     u64::deserialize(from).map(Some)
 }
 
-fn parse(body: &[u8]) -> Result<(Sku, CartOp), Problem> {
-    let raw: RawOp = from_json(body)?;
+/// Reads `{"sku":"s1","op":"add","quantity":1}`.
+///
+/// # Errors
+/// [`Problem::Invalid`] with the field and what was expected of it.
+pub(super) fn parse(body: &[u8]) -> Result<(Sku, CartOp), Problem> {
+    let Object(raw) = from_json::<Object<RawOp>>(body)?;
     let sku = Sku::parse(&raw.sku).map_err(|e| FieldError::new("sku", format!("expected {e}")))?;
     let most = limits::CART_QUANTITY_MAX;
     let wrong = |what: String| Problem::from(FieldError::new("quantity", what));
@@ -131,17 +135,7 @@ async fn now(
 ) -> Result<StoredCart, StoreError> {
     let waiting = app.buffer.cart_of(user, hash);
     let mut cart = read().await?;
-    let stored = cart.version;
-    for (seq, carted) in waiting.iter().filter(|(seq, _)| *seq > stored) {
-        let place = cart.lines.binary_search_by(|(sku, _)| sku.cmp(&carted.sku));
-        match (place, carted.quantity) {
-            (Ok(at), 0) => drop(cart.lines.remove(at)),
-            (Ok(at), quantity) => cart.lines[at].1 = quantity,
-            (Err(_), 0) => {}
-            (Err(at), quantity) => cart.lines.insert(at, (carted.sku, quantity)),
-        }
-        cart.version = *seq;
-    }
+    cart.overlay(&waiting);
     Ok(cart)
 }
 
@@ -203,6 +197,7 @@ mod tests {
             (r#"{"sku":"s1","op":"set"}"#, "quantity"),
             (r#"{"sku":"s1","op":"remove","quantity":1}"#, "quantity"),
             (r#"{"sku":"s1","op":"add","user":"u1"}"#, "user"),
+            (r#"["s1","add",3]"#, ""),
         ] {
             let Err(Problem::Invalid { field: seen, expected }) = op(json) else { panic!("{json} was taken") };
             assert_eq!(seen, field, "{json}: {expected}");

@@ -4,6 +4,9 @@
 //! - `POST /admin/v1/dead-letters/{id}/requeue`: written as its row, now that what was wrong has been mended.
 //! - `POST /admin/v1/dead-letters/{id}/drop` `{"reason":"…"}`: given up. A claim's units come back: its end is an entry of
 //!   the journal like any other, with the name of who asked and the reason.
+//!
+//! Either may be repeated and changes nothing then: the database remembers what became of a letter, so a retry needs no key
+//! to be recognised, and one is only looked at.
 
 use std::rc::Rc;
 
@@ -16,9 +19,9 @@ use super::routes::Query;
 use super::{App, Door, admin, ends, reads, request};
 use crate::limits;
 use crate::queue::letters::{LetterDone, LetterWish};
-use crate::sale::campaign::from_json;
+use crate::sale::campaign::{Object, from_json, without_controls};
 use crate::sale::{Fate, FieldError};
-use crate::store::{DeadLetter, Store};
+use crate::store::{DeadLetter, LetterEnd, Store};
 
 /// Where they are.
 pub(super) const PATH: &str = "/admin/v1/dead-letters";
@@ -46,6 +49,7 @@ pub(super) async fn answer(door: &Rc<Door>, rest: &str, request: Request<Incomin
     if app.is_draining() {
         return Err(Problem::Draining);
     }
+    request::idempotency_key(request.headers())?;
     match what {
         "requeue" => requeue(app, id).await,
         _ => give_up(door, id, request).await,
@@ -78,8 +82,11 @@ fn document(letter: &DeadLetter) -> serde_json::Value {
 }
 
 async fn requeue(app: &App, id: u64) -> Result<Reply, Problem> {
-    let done = app.buffer.letters().ask(id, LetterWish::Requeue).await;
-    done_reply(id, "requeued", done)
+    let letter = app.store.dead_letter(id).await.map_err(reads::unavailable)?;
+    let buyer = letter.filter(|letter| letter.kind == "cart").and_then(|letter| letter.user);
+    let cart = buyer.map(|buyer| app.buffer.hash_key().user(&buyer));
+    let done = app.buffer.letters().ask(id, LetterWish::Requeue { cart }).await;
+    done_reply(id, LetterEnd::Requeued, done)
 }
 
 #[derive(Deserialize)]
@@ -92,32 +99,54 @@ async fn give_up(door: &Rc<Door>, id: u64, mut request: Request<Incoming>) -> Re
     let app = &*door.app;
     let by: Box<str> = admin::actor(request.headers())?.into();
     let body = request::json_body(&mut request, limits::ADMIN_BODY_MAX).await?;
-    let reason = from_json::<Why>(&body)?.reason;
-    if reason.trim().is_empty() || reason.len() > limits::REASON_MAX {
-        let expected = format!("{} bytes given; expected 1 to {}, for the record", reason.len(), limits::REASON_MAX);
-        return Err(FieldError::new("reason", expected).into());
-    }
-    let reason: Box<str> = reason.into();
-    let letter = app.store.dead_letter(id).await.map_err(reads::unavailable)?.ok_or(Problem::UnknownLetter)?;
-    if letter.kind == "end" {
-        let why = "its units are free already, and only its row does not say so: requeue it once that is mended";
-        return Err(Problem::WrongState { state: "dead", why });
-    }
+    let reason = reason(&body)?;
+    let Some(letter) = app.store.dead_letter(id).await.map_err(reads::unavailable)? else {
+        let closed = app.store.closed_letter(id).await.map_err(reads::unavailable)?;
+        let done = closed.map_or(LetterDone::Unknown, |end| LetterDone::Closed(end.as_str()));
+        return done_reply(id, LetterEnd::Dropped, done);
+    };
+    let is_end = letter.kind == "end";
     match letter.claim_id.filter(|_| letter.kind == "claim") {
         Some(claim) => {
             ends::move_to(door, ends::MoveTo { id: claim, to: Fate::Cancelled, by, reason }).await?;
-            done_reply(id, "dropped", LetterDone::Done)
+            done_reply(id, LetterEnd::Dropped, LetterDone::Done)
         }
         None => {
             let wish = LetterWish::Discard { by, reason };
-            done_reply(id, "dropped", app.buffer.letters().ask(id, wish).await)
+            match app.buffer.letters().ask(id, wish).await {
+                LetterDone::Unknown if is_end => {
+                    let why =
+                        "its units are free already, and only its row does not say so: requeue it once that is mended";
+                    Err(Problem::WrongState { state: "dead", why })
+                }
+                done => done_reply(id, LetterEnd::Dropped, done),
+            }
         }
     }
 }
 
-fn done_reply(id: u64, what: &str, done: LetterDone) -> Result<Reply, Problem> {
+/// Reads `{"reason":"…"}`: 1 to [`limits::REASON_MAX`] bytes that are not all white, and no control characters.
+///
+/// # Errors
+/// [`Problem::Invalid`] with what was expected.
+pub(super) fn reason(body: &[u8]) -> Result<Box<str>, Problem> {
+    let reason = from_json::<Object<Why>>(body)?.0.reason;
+    if reason.trim().is_empty() || reason.len() > limits::REASON_MAX {
+        let expected = format!("{} bytes given; expected 1 to {}, for the record", reason.len(), limits::REASON_MAX);
+        return Err(FieldError::new("reason", expected).into());
+    }
+    without_controls("reason", &reason)?;
+    Ok(reason.into())
+}
+
+/// The answer to whoever wants letter `id` to come to the end `to`.
+fn done_reply(id: u64, to: LetterEnd, done: LetterDone) -> Result<Reply, Problem> {
+    let to = to.as_str();
     match done {
-        LetterDone::Done => Ok(reply::json(serde_json::json!({ "id": id, "outcome": what }).to_string().into_bytes())),
+        LetterDone::Closed(state) if state != to => Err(Problem::WrongState { state, why: "that is final" }),
+        LetterDone::Done | LetterDone::Closed(_) => {
+            Ok(reply::json(serde_json::json!({ "id": id, "outcome": to }).to_string().into_bytes()))
+        }
         LetterDone::Refused(why) => Err(Problem::StillDead(why)),
         LetterDone::Unknown => Err(Problem::UnknownLetter),
         LetterDone::Unavailable => Err(Problem::StoreUnavailable),

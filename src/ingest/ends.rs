@@ -7,34 +7,31 @@
 use std::rc::Rc;
 
 use hyper::Method;
-use hyper::body::Body;
 
 use super::reads::{self, Seen};
 use super::reply::{Problem, Reply};
 use super::session::Asked;
-use super::{App, Door};
+use super::{App, Door, request};
 use crate::config::Scope;
 use crate::queue::{Answer, Command, MoveCommand, MoveDone, MoveRefusal, Outcome, SubmitError};
 use crate::sale::{CampaignNo, ClaimId, ClaimStatus, Fate};
 
-/// Answers `POST /v1/claims/{claim_id}/cancel` and `…/settle`: brings the claim to the end `to`.
+/// Answers `POST /v1/claims/{claim_id}/cancel` and `…/settle`: brings the claim to the end `to`; `id` is none where the path
+/// names what is no claim's id.
 ///
 /// # Errors
 /// The problem to answer with; nothing was changed, but for [`Problem::OutcomeUnknown`].
-pub(super) async fn end(door: &Rc<Door>, request: &Asked, id: &str, to: Fate) -> Result<Reply, Problem> {
+pub(super) async fn end(door: &Rc<Door>, mut request: Asked, id: Option<ClaimId>, to: Fate) -> Result<Reply, Problem> {
     let app = &*door.app;
     if request.method() != Method::POST {
         return Err(Problem::MethodNotAllowed { allow: "POST" });
     }
-    let by = app.auth.authorize(request.headers(), Scope::ClaimsSettle)?;
+    let by: Box<str> = app.auth.authorize(request.headers(), Scope::ClaimsSettle)?.into();
     if app.is_draining() {
         return Err(Problem::Draining);
     }
-    if !request.body().is_end_stream() {
-        return Err(Problem::invalid("", "a body was given; expected none"));
-    }
-    let id = ClaimId::parse(id).ok_or(Problem::UnknownClaim)?;
-    let by: Box<str> = by.into();
+    request::no_body(&mut request).await?;
+    let id = id.ok_or(Problem::UnknownClaim)?;
     move_to(door, MoveTo { id, to, by, reason: Box::default() }).await
 }
 

@@ -16,6 +16,9 @@ mod dead_letters;
 mod document;
 mod ends;
 pub mod export;
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod listen;
 pub mod ops;
 pub mod reads;

@@ -304,11 +304,11 @@ fn page_json(app: &App, page: &[(Seq, Seen)], last: Option<Seq>) -> Vec<u8> {
 }
 
 /// Where a page ended, opaque to the caller.
-fn write_cursor(seq: Seq) -> String {
+pub(super) fn write_cursor(seq: Seq) -> String {
     URL_SAFE_NO_PAD.encode(seq.0.to_be_bytes())
 }
 
-fn read_cursor(text: &str) -> Result<Seq, Problem> {
+pub(super) fn read_cursor(text: &str) -> Result<Seq, Problem> {
     let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|b| <[u8; 8]>::try_from(b).ok());
     let seq = bytes.map(u64::from_be_bytes).filter(|seq| (1..=i64::MAX as u64).contains(seq));
     seq.map(Seq).ok_or_else(|| Problem::invalid("cursor", "expected a next_cursor of an earlier page"))

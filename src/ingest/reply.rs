@@ -114,7 +114,7 @@ impl Problem {
             Self::Forbidden { .. } => ("forbidden", S::FORBIDDEN, "The credential lacks the scope"),
             Self::UnknownCampaign => ("unknown-campaign", S::NOT_FOUND, "There is no such campaign"),
             Self::UnknownClaim => ("unknown-claim", S::NOT_FOUND, "There is no such claim"),
-            Self::UnknownLetter => ("not-found", S::NOT_FOUND, "There is no such open dead letter"),
+            Self::UnknownLetter => ("not-found", S::NOT_FOUND, "There is no such dead letter"),
             Self::StillDead(_) => ("wrong-state", S::CONFLICT, "The database still won't take it"),
             Self::NotFound => ("not-found", S::NOT_FOUND, "There is nothing here"),
             Self::MethodNotAllowed { .. } => ("method-not-allowed", S::METHOD_NOT_ALLOWED, "Not with this method"),

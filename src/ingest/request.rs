@@ -41,6 +41,27 @@ pub async fn json_body(request: &mut Request<Incoming>, limit: usize) -> Result<
     }
 }
 
+/// Sees to it that there is no body: none was announced, or one that turns out to be of zero bytes, as a client that knows
+/// no length beforehand sends it.
+///
+/// # Errors
+/// [`Problem::Invalid`] where there is one, or where its end does not come.
+pub async fn no_body(request: &mut Request<Incoming>) -> Result<(), Problem> {
+    let body = request.body_mut();
+    if body.is_end_stream() {
+        return Ok(());
+    }
+    let given = || Problem::invalid("", "a body was given; expected none");
+    if body.size_hint().lower() > 0 {
+        return Err(given());
+    }
+    match Box::pin(slow_body(Poll::Pending, body, 0)).await {
+        Ok(_) => Ok(()),
+        Err(Problem::TooLarge { .. }) => Err(given()),
+        Err(other) => Err(other),
+    }
+}
+
 type Frame = Result<hyper::body::Frame<Bytes>, hyper::Error>;
 
 /// The rest of a body of which `first` has been asked for.

@@ -15,11 +15,11 @@ use super::reply::{Problem, Reply};
 use super::session::{Asked, Session};
 use super::{batch, carts, claim_path, ends, reads};
 use crate::config::Scope;
-use crate::sale::Fate;
+use crate::sale::{ClaimId, Fate};
 
 /// A request of the public listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Route<'a> {
+pub(super) enum Route<'a> {
     Campaigns,
     Campaign(Cow<'a, str>),
     Claim(Cow<'a, str>),
@@ -51,7 +51,8 @@ async fn other(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> 
 async fn read(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
     let route = route(request.uri().path())?;
     if let Route::End(id, to) = &route {
-        return ends::end(session.door(), &request, id, *to).await;
+        let (id, to) = (ClaimId::parse(id), *to);
+        return ends::end(session.door(), request, id, to).await;
     }
     if let Route::CartItems(user) = &route {
         let user = user.clone().into_owned();
@@ -89,7 +90,7 @@ fn campaign_before<'a>(end: &str, path: &'a str) -> Option<&'a str> {
     (!campaign.contains('/')).then_some(campaign)
 }
 
-fn route(path: &str) -> Result<Route<'_>, Problem> {
+pub(super) fn route(path: &str) -> Result<Route<'_>, Problem> {
     let text = |segment| decode(segment).ok_or(Problem::NotFound);
     let Some(rest) = path.strip_prefix("/v1/") else { return Err(Problem::NotFound) };
     let (kind, rest) = rest.split_once('/').map_or((rest, None), |(kind, rest)| (kind, Some(rest)));

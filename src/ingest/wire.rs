@@ -175,7 +175,7 @@ fn bare_refusal(bytes: &[u8]) -> Option<Problem> {
 
 /// Counts the lines that begin with `content-l`, in any case and across reads.
 #[derive(Debug, Default)]
-struct LengthLines {
+pub(super) struct LengthLines {
     /// The end of the last read, where such a line may have begun.
     tail: [u8; LengthLines::SPAN - 1],
 }
@@ -184,7 +184,7 @@ impl LengthLines {
     /// A line's end and the letters behind it.
     const SPAN: usize = 1 + b"content-l".len();
 
-    fn count(&mut self, bytes: &[u8]) -> u64 {
+    pub(super) fn count(&mut self, bytes: &[u8]) -> u64 {
         const KEPT: usize = LengthLines::SPAN - 1;
         let mut found = Self::within(bytes);
         let head = bytes.len().min(KEPT);

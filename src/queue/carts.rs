@@ -247,6 +247,18 @@ impl Carts {
         self.keys[0].insert(key, seq);
     }
 
+    /// A cart has been changed elsewhere: it must be loaded anew, and what is being loaded now does not count.
+    pub fn forget(&mut self, user: UserHash) {
+        self.young.take(user);
+        self.old.take(user);
+    }
+
+    /// Carts, their lines, and keys that are remembered.
+    pub(super) fn counts(&self) -> (u64, u64, u64) {
+        let carts = self.young.carts.len() + self.old.carts.len();
+        (carts as u64, (self.young.lines + self.old.lines) as u64, self.keys.iter().map(|keys| keys.len).sum())
+    }
+
     /// Memory that is not used any more, for whoever has the time to free it.
     pub fn take_garbage(&mut self) -> CartGarbage {
         std::mem::take(&mut self.garbage)
@@ -332,6 +344,21 @@ mod tests {
         // Once it is here, what anybody else has loaded does not count any more.
         assert_eq!(carts.decide(NOW, user, (1, add), None, &loaded), CartVerdict::Accept(9));
         assert_eq!(carts.decide(NOW, user, (1, add), None, &CartBase::Empty), CartVerdict::Accept(9));
+    }
+
+    #[test]
+    fn a_cart_that_was_changed_elsewhere_is_loaded_anew() {
+        let (mut carts, user, add) = (Carts::default(), UserHash(7), CartOp::Add(2));
+        let CartVerdict::Load(number) = carts.decide(NOW, user, (1, add), None, &CartBase::Unknown) else { panic!() };
+        carts.forget(user);
+        let before = CartBase::Loaded { number, lines: Vec::new() };
+        let CartVerdict::Load(next) = carts.decide(NOW, user, (1, add), None, &before) else { panic!("loaded before") };
+        assert_ne!(next, number);
+        let after = CartBase::Loaded { number: next, lines: vec![Line { sku: 1, quantity: 3 }] };
+        assert_eq!(carts.decide(NOW, user, (1, add), None, &after), CartVerdict::Accept(5));
+        carts.forget(user);
+        assert_eq!(carts.young.lines + carts.old.lines, 0);
+        assert!(matches!(carts.decide(NOW, user, (1, add), None, &after), CartVerdict::Load(_)));
     }
 
     #[test]

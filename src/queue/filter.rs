@@ -36,6 +36,11 @@ impl HolderFilter {
         self.words[at].load(Ordering::Acquire) & mask == mask
     }
 
+    /// Its bytes.
+    pub fn bytes(&self) -> u64 {
+        (self.words.len() * size_of::<AtomicU64>()) as u64
+    }
+
     /// Its pages.
     pub fn cold_pages(&self) -> ColdPages {
         ColdPages::LongWords(self.words.clone())

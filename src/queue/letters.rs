@@ -11,12 +11,13 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::limits;
+use crate::sale::UserHash;
 
 /// What is to be done with a letter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LetterWish {
-    /// Write it as its row.
-    Requeue,
+    /// Write it as its row. Where it is of a cart, `cart` is that cart's buyer: what is in memory of the cart does not have it.
+    Requeue { cart: Option<UserHash> },
     /// Close it. Not for a claim's: its units come back by the claim's end.
     Discard { by: Box<str>, reason: Box<str> },
 }
@@ -28,7 +29,9 @@ pub enum LetterDone {
     Done,
     /// The tables still won't take it, in the database's words.
     Refused(String),
-    /// There is no open letter of that number.
+    /// It was dealt with before, in this word; nothing was done now.
+    Closed(&'static str),
+    /// There is no letter of that number.
     Unknown,
     /// The database can't be used now.
     Unavailable,

@@ -1,7 +1,7 @@
 //! What the sequencer publishes, and front ends, drain and janitor share with it.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::campaign::Garbage;
 use super::carts::CartGarbage;
@@ -11,7 +11,7 @@ use super::letters::Letters;
 use super::pending::Pending;
 use super::views::Views;
 use crate::metrics::Metrics;
-use crate::sale::Seq;
+use crate::sale::{Seq, UserHash};
 
 /// What the sequencer publishes to, and the front end reads.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Published {
     pub cold: Mutex<Vec<ColdPages>>,
     /// Who may have a cart.
     pub cart_owners: CartOwners,
+    /// Buyers whose carts the database has changed by itself, and whether there are any.
+    moved_carts: (Mutex<Vec<UserHash>>, AtomicBool),
     /// What is wanted of dead letters, for the drain.
     pub letters: Letters,
     /// Memory that is not used any more, which the janitor frees.
@@ -48,10 +50,27 @@ impl Published {
             fenced: AtomicBool::new(false),
             cold: Mutex::default(),
             cart_owners: CartOwners::default(),
+            moved_carts: Default::default(),
             letters: Letters::default(),
             garbage: Mutex::default(),
             disk_full: AtomicBool::new(false),
             metrics: Arc::default(),
         }
+    }
+
+    /// A buyer's cart has been changed in the database, or may have been, by somebody else than the buyer: who reads it finds
+    /// it, and what is in memory of it does not count any more. Call it once that is committed.
+    pub fn cart_moved(&self, buyer: UserHash) {
+        self.cart_owners.insert(buyer);
+        self.moved_carts.0.lock().unwrap_or_else(PoisonError::into_inner).push(buyer);
+        self.moved_carts.1.store(true, Ordering::Release);
+    }
+
+    /// The buyers for whom [`Self::cart_moved`] was called since the last time.
+    pub(super) fn take_moved_carts(&self) -> Vec<UserHash> {
+        if !self.moved_carts.1.load(Ordering::Relaxed) || !self.moved_carts.1.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        std::mem::take(&mut *self.moved_carts.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

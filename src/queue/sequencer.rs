@@ -137,6 +137,7 @@ impl<D: Disk> Sequencer<D> {
         let room = self.writer.room();
         self.published.disk_full.store(room != Room::Plenty, Ordering::Relaxed);
         self.touch(batch);
+        self.published.take_moved_carts().into_iter().for_each(|buyer| self.book.forget_cart(buyer));
         if let Some(upto) = self.sweeping.take().filter(|_| !self.failed && room == Room::Plenty) {
             self.expire(now, upto);
             self.release(now, upto);

@@ -1,8 +1,9 @@
 //! What every store must do, as tests that know nothing but the trait. A database joins by [`store_suite!`].
 //!
 //! Each case gets a fresh store, bound to [`JOURNAL`]. What becomes of claims after their acceptance is in [`ends`], what is
-//! done about dead letters in [`letters`].
+//! done about dead letters in [`letters`], carts in [`carts`].
 
+pub(super) mod carts;
 pub(super) mod ends;
 pub(super) mod letters;
 
@@ -62,7 +63,7 @@ fn campaign(seq: u64, action: &'static str, detail: String) -> Row {
 /// `rows` as the batch that follows `after`.
 pub(super) fn batch(after: u64, rows: Vec<Row>) -> Batch {
     let upto = rows.last().map_or(Seq(after), Row::seq);
-    Batch { after: Seq(after), upto, rows }
+    Batch { after: Seq(after), upto, rows, mark: 0 }
 }
 
 /// `users` claims after `after`, each by another buyer.
@@ -332,6 +333,9 @@ macro_rules! store_suite {
             a_check_in_gives_points_once_a_local_day
             check_ins_have_no_stock_to_keep_within
         }
+        $crate::store::suite::store_suite! { $fresh, $crate::store::suite::carts:
+            of_several_operations_on_a_line_the_last_that_lives_counts
+        }
         $crate::store::suite::store_suite! { $fresh, $crate::store::suite::letters:
             the_end_of_a_claim_that_dies_in_the_same_batch_goes_with_it
             a_dead_claim_comes_to_its_end_where_it_is
@@ -343,6 +347,7 @@ macro_rules! store_suite {
             a_dead_change_is_requeued_behind_later_ones
             a_dead_check_in_is_requeued_with_its_points
             letters_are_listed_page_by_page_and_told_whole
+            a_text_with_a_nul_of_an_older_journal_is_kept_visibly
             letters_of_claims_and_ends_are_not_discarded_and_the_others_are
         }
     };

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::plant::{self, Bug};
 use crate::queue::Lease;
+use crate::queue::mark::mark;
 use crate::sale::campaign::{AdminState, CampaignPatch};
 use crate::sale::{
     CampaignId, CampaignKind, CampaignNo, CampaignSpec, Claim, ClaimId, Currency, Durability, Entry, Event,
@@ -62,7 +63,6 @@ pub fn of(lease: &Lease, name: impl Fn(CampaignNo) -> Option<Name>) -> Result<Ba
                 sku: carted.sku,
                 quantity: carted.quantity,
                 address: carted.address,
-                superseded: false,
             }),
             Event::Released(no) => {
                 let closed = CampaignPatch { state: Some(AdminState::Closed), ..CampaignPatch::default() };
@@ -70,24 +70,23 @@ pub fn of(lease: &Lease, name: impl Fn(CampaignNo) -> Option<Name>) -> Result<Ba
             }
         });
     }
-    coalesce(&mut rows);
-    Ok(Batch { after: lease.after, upto: lease.after.plus(rows.len() as u64), rows })
+    if plant::on(Bug::DoubledCartAdd) {
+        double_adds(&mut rows);
+    }
+    let mark = lease.entries.last().map_or(0, mark);
+    Ok(Batch { after: lease.after, upto: lease.after.plus(rows.len() as u64), rows, mark })
 }
 
-/// Of several rows about one line of a cart only the last is written: a burst of clicks costs the database one row.
-fn coalesce(rows: &mut [Row]) {
-    let mut later: HashMap<(UserId, Sku), u32> = HashMap::new();
-    for row in rows.iter_mut().rev() {
+/// The planted bug: of several rows about one line of a cart each adds the others' clicks again.
+fn double_adds(rows: &mut [Row]) {
+    let mut clicks: HashMap<(UserId, Sku), u32> = HashMap::new();
+    for row in rows.iter() {
         let Row::Cart(row) = row else { continue };
-        let clicks = later.entry((row.user, row.sku)).or_default();
-        row.superseded = *clicks > 0;
-        *clicks += 1;
+        *clicks.entry((row.user, row.sku)).or_default() += 1;
     }
-    if plant::on(Bug::DoubledCartAdd) {
-        for row in rows.iter_mut() {
-            let Row::Cart(row) = row else { continue };
-            row.quantity += later.get(&(row.user, row.sku)).map_or(0, |clicks| clicks - 1);
-        }
+    for row in rows.iter_mut() {
+        let Row::Cart(row) = row else { continue };
+        row.quantity += clicks.get(&(row.user, row.sku)).map_or(0, |clicks| clicks - 1);
     }
 }
 

@@ -5,8 +5,8 @@
 //! were dead are those of that attempt. A known failure lets go of the dead rows, because what was wrong with them may
 //! be mended by the next attempt.
 //!
-//! The ledger's sums follow from the rows, except where an end met a dead letter: then the database's own are read, after
-//! the commit and before the entries leave the buffer.
+//! The ledger's sums follow from the rows, except where an end met a dead letter, or a requeued one is not counted yet: then
+//! the database's own are read, after the commit and before the entries leave the buffer.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ use crate::cache::LocalCache;
 use crate::limits;
 use crate::plant::{self, Bug};
 use crate::queue::{Balance, Lease, Published};
-use crate::sale::{CampaignKind, CampaignNo, ClaimId, Fate, Seq};
+use crate::sale::{CampaignKind, CampaignNo, ClaimId, ClaimStatus, Fate, Seq};
 use crate::store::{Batch, DeadRow, Row, Store, StoreError, Totals, Written};
 
 /// Is told what has just become rows, after the commit and before the buffer lets go of it: whoever does not find an
@@ -70,6 +70,10 @@ pub struct Drain<S> {
     /// Entries of the next lease: more than `batch_max` while a whole batch was refused row by row, so that a run of
     /// poison rows meets a good one, which tells it from a broken table.
     lease_max: usize,
+    /// How many it may be at most.
+    poison_max: usize,
+    /// How often a batch of the largest size was refused row by row.
+    refusals: u32,
     /// The journal's last entry before this process decided any: the database can't know more.
     pub(super) recovered: Seq,
     held: Option<Held>,
@@ -102,6 +106,8 @@ impl<S: Store> Drain<S> {
             backoff: Backoff::new(seed),
             batch_max,
             lease_max: batch_max,
+            poison_max: limits::POISON_LEASE_MAX.max(batch_max),
+            refusals: 0,
             recovered,
             held: None,
             fenced: None,
@@ -178,7 +184,7 @@ impl<S: Store> Drain<S> {
             match self.search(&held.batch.rows).await {
                 Ok(dead) => held.dead = dead,
                 Err(AllFailed::Rows(error)) => {
-                    self.lease_max = (self.lease_max * 2).min(limits::POISON_LEASE_MAX.max(self.batch_max));
+                    self.lease_max = (self.lease_max * 2).min(self.poison_max);
                     return self.failed(error);
                 }
                 Err(AllFailed::Store(error)) => return self.keep(held, error),
@@ -186,10 +192,13 @@ impl<S: Store> Drain<S> {
             written = self.store.write(&held.batch, &held.dead).await;
         }
         match written {
-            Ok(Written::Committed { moved_dead: true, .. }) => self.recount(held, begun).await,
-            Ok(Written::Committed { moved_dead: false, .. }) => self.finish(held, begun),
+            // An end of a claim that was requeued, and that the ledger still has among the dead, can't be told from its row.
+            Ok(Written::Committed { moved_dead, .. }) if moved_dead || self.unsummed => self.recount(held, begun).await,
+            Ok(Written::Committed { .. }) => self.finish(held, begun),
             // What the ends met was in the reply that was lost.
-            Ok(Written::AlreadyThere) if held.unsure && held.has_ends() => self.recount(held, begun).await,
+            Ok(Written::AlreadyThere) if held.unsure && (held.has_ends() || self.unsummed) => {
+                self.recount(held, begun).await
+            }
             Ok(Written::AlreadyThere) if held.unsure => self.finish(held, begun),
             Ok(Written::AlreadyThere) => self.take_over(held).await,
             Err(StoreError::Unknown(_)) if plant::on(Bug::BlindCommitRetry) => self.finish(held, begun),
@@ -204,7 +213,7 @@ impl<S: Store> Drain<S> {
     }
 
     /// The rows of a refused batch that are at fault.
-    async fn search(&self, rows: &[Row]) -> Result<Vec<DeadRow>, AllFailed> {
+    async fn search(&mut self, rows: &[Row]) -> Result<Vec<DeadRow>, AllFailed> {
         self.trial(&batch::canary())
             .await?
             .map_err(|reason| AllFailed::Store(StoreError::Outage(format!("even a trial row is refused: {reason}"))))?;
@@ -220,12 +229,30 @@ impl<S: Store> Drain<S> {
                 convicted.extend(alive.iter().filter_map(end).find(|(of, _)| *of == id));
             }
         }
-        if search.all_failed(on_their_own(&alive, &convicted).len()) {
+        let all_failed = search.all_failed(on_their_own(&alive, &convicted).len());
+        if all_failed && rows.len() >= self.poison_max {
+            self.refusals += 1;
+        }
+        if all_failed && self.refusals < limits::POISON_PATIENCE && !self.are_all_stray(rows, search.dead()).await? {
             let reason = &search.dead()[0].reason;
             let text = format!("every row of a batch of {} is refused, the first with: {reason}", rows.len());
             return Err(AllFailed::Rows(StoreError::Outage(text)));
         }
         Ok(search.into_dead())
+    }
+
+    /// Whether each of the refused rows is the end of a claim that is not there, or has come to its end: that is no table's
+    /// fault, and no attempt will ever find it otherwise.
+    async fn are_all_stray(&self, rows: &[Row], dead: &[DeadRow]) -> Result<bool, AllFailed> {
+        for row in dead.iter().map(|dead| &rows[dead.index]) {
+            let Row::End(end) = row else { return Ok(false) };
+            let found = self.store.claim(end.moved.claim_id).await.map_err(AllFailed::Store)?;
+            let waits = |status| matches!(status, ClaimStatus::Persisted | ClaimStatus::Accepted);
+            if found.is_some_and(|stored| waits(stored.status)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the database would take `rows`, or why not; anything else than a row's fault ends the search.
@@ -256,7 +283,7 @@ impl<S: Store> Drain<S> {
         };
         self.refresh(&held);
         self.published.pending.retire_to(held.batch.upto, &balances(&totals));
-        self.uncounted = true;
+        (self.unsummed, self.uncounted) = (false, true);
         self.wrote(&held, begun)
     }
 
@@ -286,7 +313,7 @@ impl<S: Store> Drain<S> {
             Ok(totals) => {
                 self.refresh(&held);
                 self.published.pending.retire_to(held.batch.upto, &balances(&totals));
-                self.uncounted = true;
+                (self.unsummed, self.uncounted) = (false, true);
                 self.succeeded();
                 Step::Wrote { rows: held.lease.entries.len(), dead: 0 }
             }
@@ -302,7 +329,7 @@ impl<S: Store> Drain<S> {
 
     fn succeeded(&mut self) {
         self.backoff.reset();
-        self.lease_max = self.batch_max;
+        (self.lease_max, self.refusals) = (self.batch_max, 0);
     }
 
     fn keep(&mut self, mut held: Held, error: StoreError) -> Step {

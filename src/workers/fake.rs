@@ -8,8 +8,8 @@ use crate::queue::codec::{self, FrameContext};
 use crate::queue::{Pending, Published};
 use crate::sale::*;
 use crate::store::{
-    Batch, ClaimRow, DeadLetter, DeadRow, Position, Requeued, Row, Store, StoreError, StoredCart, StoredClaim, Totals,
-    Written,
+    Batch, ClaimRow, DeadLetter, DeadRow, Dealt, LetterEnd, Position, Row, Store, StoreError, StoredCart, StoredClaim,
+    Totals, Written,
 };
 
 /// A claim of one unit at 10 minor units.
@@ -210,8 +210,12 @@ impl Store for FakeStore {
         inside.check(rows, &[])
     }
 
-    async fn claim(&self, _: ClaimId) -> Result<Option<StoredClaim>, StoreError> {
-        never_asked()
+    async fn claim(&self, id: ClaimId) -> Result<Option<StoredClaim>, StoreError> {
+        let inside = self.inside();
+        let ended = inside.ends.get(&id).map(|to| to.status());
+        let row = inside.claims.values().find(|row| row.claim.claim_id == id);
+        let status = ended.unwrap_or(ClaimStatus::Persisted);
+        Ok(row.map(|row| StoredClaim { row: *row, status, ended: None }))
     }
 
     async fn claims_of(&self, _: &UserId, _: Option<Seq>, _: u32) -> Result<Vec<StoredClaim>, StoreError> {
@@ -270,11 +274,15 @@ impl Store for FakeStore {
         never_asked()
     }
 
-    async fn requeue(&self, _: u64) -> Result<Requeued, StoreError> {
+    async fn requeue(&self, _: u64) -> Result<Dealt, StoreError> {
         never_asked()
     }
 
-    async fn discard(&self, _: u64, _: &str, _: &str) -> Result<bool, StoreError> {
+    async fn discard(&self, _: u64, _: &str, _: &str) -> Result<Dealt, StoreError> {
+        never_asked()
+    }
+
+    async fn closed_letter(&self, _: u64) -> Result<Option<LetterEnd>, StoreError> {
         never_asked()
     }
 

@@ -4,9 +4,11 @@
 //! counts and the ledger does not yet.
 
 use super::drain::{Drain, balances};
+use crate::plant::{self, Bug};
 use crate::queue::Published;
 use crate::queue::letters::{LetterDone, LetterWish};
-use crate::store::{Requeued, Store, StoreError};
+use crate::sale::UserHash;
+use crate::store::{Dealt, Store, StoreError};
 
 /// Does what is asked, one wish a call, unless a batch is under way.
 pub async fn serve<S: Store>(drain: &mut Drain<S>) {
@@ -16,30 +18,45 @@ pub async fn serve<S: Store>(drain: &mut Drain<S>) {
     sum_up(drain).await;
     let Some(asked) = drain.published().letters.next() else { return };
     let done = match &asked.wish {
-        LetterWish::Requeue => match drain.store().requeue(asked.id).await {
-            Ok(Requeued::Done) => {
-                drain.unsummed = true;
-                Ok(LetterDone::Done)
-            }
-            Ok(Requeued::Refused(why)) => Ok(LetterDone::Refused(why)),
-            Ok(Requeued::Unknown) => Ok(LetterDone::Unknown),
-            Err(error) => {
-                // It may have been committed all the same.
-                drain.unsummed = true;
-                Err(error)
-            }
-        },
-        LetterWish::Discard { by, reason } => drain.store().discard(asked.id, by, reason).await.map(|was_open| {
+        LetterWish::Requeue { cart } => {
+            let done = requeue(drain, asked.id, *cart).await;
+            // After an error, too: it may have been committed all the same.
+            let heard = done.is_ok() || plant::on(Bug::LostRequeue);
+            drain.unsummed |= matches!(done, Ok(Dealt::Done)) || !heard;
+            done
+        }
+        LetterWish::Discard { by, reason } => {
             drain.uncounted = true;
-            if was_open { LetterDone::Done } else { LetterDone::Unknown }
-        }),
+            drain.store().discard(asked.id, by, reason).await
+        }
     };
     // Before the answer: whoever has it may ask for the balance.
     sum_up(drain).await;
-    asked.answer(done.unwrap_or_else(|error: StoreError| {
-        tracing::warn!(%error, "a dead letter could not be dealt with");
-        LetterDone::Unavailable
-    }));
+    asked.answer(answer(done));
+}
+
+fn answer(done: Result<Dealt, StoreError>) -> LetterDone {
+    match done {
+        Ok(Dealt::Done) => LetterDone::Done,
+        Ok(Dealt::Refused(why)) => LetterDone::Refused(why),
+        Ok(Dealt::Closed(end)) => LetterDone::Closed(end.as_str()),
+        Ok(Dealt::Unknown) => LetterDone::Unknown,
+        Err(error) => {
+            tracing::warn!(%error, "a dead letter could not be dealt with");
+            LetterDone::Unavailable
+        }
+    }
+}
+
+async fn requeue<S: Store>(drain: &Drain<S>, id: u64, cart: Option<UserHash>) -> Result<Dealt, StoreError> {
+    let done = drain.store().requeue(id).await;
+    // An error may be a commit. A cart in memory, or the word that there is none, would outlive the row that it lacks, and the
+    // buyer's next click on the line would overwrite it.
+    let is_there = matches!(done, Ok(Dealt::Done) | Err(_));
+    if let Some(buyer) = cart.filter(|_| is_there) {
+        drain.published().cart_moved(buyer);
+    }
+    done
 }
 
 /// Answers those who wait while the database can't be used.

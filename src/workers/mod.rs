@@ -6,15 +6,15 @@
 //!   ails the whole table is an outage: the entries wait, acknowledgements go on.
 //! - Ingest knows nothing of this module, nor this module of ingest.
 //!
-//! [`drain`] is the step, free of timers and threads, so that a simulation can drive it; [`pool`] is the thread that
-//! does; [`batch`], [`retry`] and [`dead_letters`] are pure.
+//! [`drain`] is the step and [`letters`] what it does between two, free of timers and threads, so that a simulation can
+//! drive them; [`pool`] is the thread that does; [`batch`], [`retry`] and [`dead_letters`] are pure.
 
 pub mod batch;
 pub mod dead_letters;
 pub mod drain;
 #[cfg(test)]
 mod fake;
-mod letters;
+pub mod letters;
 pub mod pool;
 pub mod retry;
 

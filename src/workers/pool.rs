@@ -225,8 +225,12 @@ impl<S: Store> Runner<S> {
             }
             Step::Fenced { error } => {
                 self.fenced.store(true, Ordering::SeqCst);
+                // What is acknowledged from here on might never be drained: two nodes may have one database now, and what
+                // this one gives out is sold by the other one, too.
+                self.published.fenced.store(true, Ordering::SeqCst);
+                self.published.metrics.fenced.set(1);
                 let waiting = self.published.pending.entries();
-                tracing::error!(%error, waiting, "the drain has ended; claims are taken until the buffer is full");
+                tracing::error!(%error, waiting, "the drain has ended, and nothing is acknowledged any more");
             }
         }
     }

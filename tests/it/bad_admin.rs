@@ -71,6 +71,11 @@ fn campaigns() -> Vec<(&'static str, Value, &'static str)> {
         ("packet with a price", with(red_packet("never", 10, 100), json!({"price": 5})), "price"),
         ("packet without a currency", without(red_packet("never", 10, 100), "currency"), "currency"),
         ("packet without a total", packet(json!({"min": 1})), "red_packet.total"),
+        (
+            "a packet as a list",
+            with(red_packet("never", 10, 100), json!({"red_packet": [100, 1, null, "even"]})),
+            "red_packet",
+        ),
         ("total 0", packet(json!({"total": 0})), "red_packet.total"),
         ("total negative", packet(json!({"total": -100})), "red_packet.total"),
         ("total beyond 2^53", packet(json!({"total": huge + 1})), "red_packet.total"),
@@ -85,11 +90,16 @@ fn campaigns() -> Vec<(&'static str, Value, &'static str)> {
     ]
 }
 
+fn titles() -> impl Iterator<Item = (&'static str, Value, &'static str)> {
+    let of = |(name, title)| (name, with(flash_sale("never", 10), json!({ "title": title })), "title");
+    [("title with a line break", "a\nsale"), ("title with a NUL", "a\0sale")].into_iter().map(of)
+}
+
 #[test]
 fn an_unsound_campaign_is_refused_by_the_name_of_the_field() {
     let server = crate::shared();
     let mut wrong = Vec::new();
-    for (name, body, field) in campaigns() {
+    for (name, body, field) in campaigns().into_iter().chain(titles()) {
         let answer = server.ask_admin(&Request::post("/admin/v1/campaigns", &body));
         if answer.status != 400 || answer.slug() != "invalid-request" || answer.field("field") != field {
             wrong.push(format!("{name}: {} {}", answer.status, answer.text()));
@@ -113,6 +123,8 @@ fn an_unsound_change_is_refused_and_changes_nothing() {
         (sale, json!({"state": "ended"}), "state"),
         (sale, json!({"state": null, "stock": 5}), "stock"),
         (sale, json!({"state": 1}), "state"),
+        (sale, json!({"state": {"paused": null}}), "state"),
+        (sale, json!(["paused"]), ""),
         (sale, json!({"add_stock": "5"}), "add_stock"),
         (sale, json!({"add_stock": 1.5}), "add_stock"),
         (sale, json!({"add_stock": -11}), "add_stock"),

@@ -69,7 +69,18 @@ fn a_letter_tells_all_and_becomes_a_row_once_the_database_takes_it() {
     assert_eq!((&balance["dead"], &balance["persisted"]), (&json!(2), &json!(2)));
     let path = format!("/v1/claims/{}", claims[0]["claim_id"].as_str().unwrap());
     eventually("the claim is a row", || server.call(&Request::get(&path)).field("status") == "persisted");
-    post(&server, &letter["id"], "requeue", &json!({})).expect(404, "not-found");
+    for key in ["retry-1", "retry-1", "another"] {
+        let path = format!("/admin/v1/dead-letters/{}/requeue", letter["id"]);
+        let again = server.ask_admin(&Request::post(&path, &json!({})).key(key));
+        assert_eq!((again.status, again.json()), (200, done.json()), "a repetition is answered as the first was");
+    }
+    assert_eq!(server.balance("dead"), balance, "and changes nothing");
+    let given_up = post(&server, &letter["id"], "drop", &json!({"reason": "too late"}));
+    given_up.expect(409, "wrong-state");
+    assert_eq!(given_up.field("state"), "requeued");
+    post(&server, &json!(999), "requeue", &json!({})).expect(404, "not-found");
+    let path = format!("/admin/v1/dead-letters/{}/requeue", letter["id"]);
+    server.ask_admin(&Request::post(&path, &json!({})).key("a b")).expect(400, "invalid-request");
     assert_eq!(letters(&server).len(), 1);
     assert!(site.run(["audit"]).status.success());
 }
@@ -79,7 +90,10 @@ fn a_letter_that_is_given_up_gives_its_units_back_on_the_record() {
     let site = Site::new();
     let (server, claims) = with_dead(&site, &["u1", "u2", "u3"]);
     let found = letters(&server);
-    for bad in [json!({}), json!({"reason": ""}), json!({"reason": "x".repeat(300)}), json!({"why": "x"})] {
+    let long = "x".repeat(300);
+    for bad in
+        [json!({}), json!({"reason": ""}), json!({"reason": long}), json!({"reason": "a\0b"}), json!({"why": "x"})]
+    {
         post(&server, &found[0]["id"], "drop", &bad).expect(400, "invalid-request");
     }
     let dropped = post(&server, &found[0]["id"], "drop", &json!({"reason": "the buyer's account is gone"}));
@@ -91,6 +105,14 @@ fn a_letter_that_is_given_up_gives_its_units_back_on_the_record() {
     for (name, units) in [("free", 96), ("dead", 4), ("returned", 2), ("persisted", 0), ("error", 0)] {
         assert_eq!(balance[name], units, "{name}: {balance}");
     }
+    for reason in ["the buyer's account is gone", "another reason"] {
+        let again = post(&server, &found[0]["id"], "drop", &json!({ "reason": reason }));
+        assert_eq!((again.status, again.json()), (200, dropped.json()), "a repetition is answered as the first was");
+    }
+    let requeued = post(&server, &found[0]["id"], "requeue", &json!({}));
+    requeued.expect(409, "wrong-state");
+    assert_eq!(requeued.field("state"), "dropped");
+    assert_eq!(server.balance("dead"), balance, "and changes nothing");
     let row = &site.sql("SELECT status, resolved_by, resolution FROM dead_letters WHERE resolution IS NOT NULL")[0];
     assert_eq!((row[0].as_str(), row[1].as_str()), ("cancelled", "operator"));
     assert!(row[2].contains("account is gone"), "{row:?}");
@@ -110,7 +132,7 @@ fn a_letter_that_is_given_up_gives_its_units_back_on_the_record() {
     assert!(requeued.status.success(), "{}", stderr(&requeued));
     assert_eq!(site.number("SELECT count(*) FROM claims WHERE status = 'settled'"), 1);
     let refused = site.run(["dead-letters", "requeue", "999"]);
-    assert!(!refused.status.success() && stderr(&refused).contains("no such open dead letter"), "{}", stderr(&refused));
+    assert!(!refused.status.success() && stderr(&refused).contains("no such dead letter"), "{}", stderr(&refused));
     server.kill();
     let server = site.start();
     assert_eq!(server.balance("dead")["settled"], 2);

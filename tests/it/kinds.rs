@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::http::Request;
 use crate::support::sale::{check_in, claim, coupon, end};
-use crate::support::{Site, within};
+use crate::support::{Site, stdout, within};
 
 #[test]
 fn a_coupon_is_claimed_without_an_amount() {
@@ -54,7 +54,13 @@ fn a_check_in_gives_points_once_a_day_and_its_balance_is_what_was_acknowledged()
     server.kill();
     let server = site.start();
     server.call(&claim("daily", "u1")).expect(409, "already-claimed");
-    assert!(site.run(["audit"]).status.success());
+    let audit = site.run(["audit"]);
+    assert!(audit.status.success(), "{}", stdout(&audit));
+    let line = "daily: stock - = free - + accepted 0 + persisted 199 + settled 0 + dead 0, returned 0\n";
+    assert!(stdout(&audit).starts_with(line), "{}", stdout(&audit));
+    let audit: Value = serde_json::from_str(&stdout(&site.run(["audit", "--json"]))).unwrap();
+    let daily = &audit["campaigns"][0];
+    assert_eq!((&daily["stock"], &daily["free"], &daily["error"]), (&Value::Null, &Value::Null, &json!(0)), "{daily}");
 }
 
 #[test]

@@ -43,6 +43,37 @@ fn chunked_bodies_and_expectations_are_understood() {
 }
 
 #[test]
+fn an_empty_body_is_none_however_it_is_framed() {
+    let server = crate::shared();
+    server.create(&flash_sale("wire-empty", 10));
+    for (what, status) in [("settle", "settled"), ("cancel", "cancelled")] {
+        let mut connection = Connection::open(server.public).unwrap();
+        for (no, framing, body) in [
+            (1, "Transfer-Encoding: chunked", "0\r\n\r\n"),
+            (2, "Transfer-Encoding: chunked", "0\r\nTrailer: x\r\n\r\n"),
+            (3, "Content-Length: 0", ""),
+            (4, "X-Nothing: said", ""),
+        ] {
+            let claim = server.claimed("wire-empty", &format!("{what}-{no}"));
+            let path = format!("/v1/claims/{}/{what}", claim["claim_id"].as_str().unwrap());
+            connection.send(format!("POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n").as_bytes()).unwrap();
+            // The end of the body comes later than its head.
+            connection.send(body.as_bytes()).unwrap();
+            let answer = connection.answer().unwrap().expect("an answer");
+            assert_eq!((answer.status, answer.field("status")), (200, status.to_owned()), "{framing} {body:?}");
+        }
+    }
+    let claim = server.claimed("wire-empty", "filled");
+    let path = format!("/v1/claims/{}/settle", claim["claim_id"].as_str().unwrap());
+    for (framing, body) in [("Transfer-Encoding: chunked", "1\r\n \r\n0\r\n\r\n"), ("Content-Length: 1", " ")] {
+        let mut connection = Connection::open(server.public).unwrap();
+        let request = format!("POST {path} HTTP/1.1\r\nHost: a\r\n{framing}\r\n\r\n{body}");
+        connection.send(request.as_bytes()).unwrap();
+        connection.answer().unwrap().expect("an answer").expect(400, "invalid-request");
+    }
+}
+
+#[test]
 fn http_1_0_and_an_absolute_target_are_served() {
     let server = crate::shared();
     let mut connection = Connection::open(server.public).unwrap();

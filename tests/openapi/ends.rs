@@ -194,7 +194,10 @@ pub fn dead_letters(held: &Held) {
     again(requeue(of_claim), 409, "wrong-state");
     site.sql("DROP TRIGGER refuse_claim");
     again(requeue(of_claim), 200, "");
-    again(requeue(of_claim), 404, "not-found");
+    again(requeue(of_claim).key("retry"), 200, "");
+    again(requeue(of_claim).key("a b"), 400, "invalid-request");
+    again(requeue(&json!(999)), 404, "not-found");
+    held.ask(&server, "dropDeadLetter", &drop_letter(of_claim), 409, "wrong-state");
     for nothing in ["x", "0", "+1", "-1"] {
         again(Request::new("POST", &format!("{LETTERS}/{nothing}/requeue")), 404, "not-found");
         held.ask(
@@ -208,7 +211,11 @@ pub fn dead_letters(held: &Held) {
 
     let give_up = |request: Request, status, slug| held.ask(&server, "dropDeadLetter", &request, status, slug);
     give_up(drop_letter(of_given_up).header("X-Forebay-Actor", "ada"), 200, "");
-    give_up(drop_letter(&all["dead_letters"][4]["id"]), 200, "");
+    let of_cart = &all["dead_letters"][4]["id"];
+    give_up(drop_letter(of_cart), 200, "");
+    give_up(drop_letter(of_cart).key("retry"), 200, "");
+    again(requeue(of_cart), 409, "wrong-state");
+    give_up(drop_letter(&all["dead_letters"][3]["id"]), 409, "wrong-state");
     give_up(drop_letter(&json!(999)), 404, "not-found");
     held.ask(&server, "settleClaim", &end(&claims[1], "settle"), 200, "");
     give_up(drop_letter(of_settled), 409, "wrong-state");

@@ -104,7 +104,7 @@ impl Shop {
 
     fn write(&mut self, row: &CartRow) {
         let cart = self.database.entry(row.user).or_default();
-        if row.superseded || row.seq <= cart.version {
+        if row.seq <= cart.version {
             return;
         }
         cart.version = row.seq;

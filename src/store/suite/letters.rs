@@ -3,7 +3,7 @@
 use super::ends::{beside, check_in, end, row_fault, status, sums};
 use super::{batch, changed, claim, committed, created, everything};
 use crate::sale::{CampaignNo, ClaimStatus, Fate, Money, Seq, Units};
-use crate::store::{ClaimRow, DeadRow, Requeued, Row, Store};
+use crate::store::{ClaimRow, DeadRow, Dealt, LetterEnd, Row, Store};
 
 fn dead<const N: usize>(places: [usize; N]) -> [DeadRow; N] {
     places.map(|index| DeadRow { index, reason: format!("row {index} is \"poison\"") })
@@ -41,6 +41,7 @@ pub(in crate::store) async fn a_dead_claim_comes_to_its_end_where_it_is<S: Store
     assert_eq!(sums(&store).await, [0, 0, 1, 2]);
     assert_eq!(dead_claims(&store).await, [a, c]);
     assert_eq!(open(&store).await.len(), 2);
+    assert_eq!(store.requeue(2).await, Ok(Dealt::Closed(LetterEnd::Expired)));
     for (row, expected) in [(a, ClaimStatus::Settled), (b, ClaimStatus::Expired), (c, ClaimStatus::Accepted)] {
         assert_eq!(status(&store, &row).await, Some(expected));
     }
@@ -64,9 +65,9 @@ pub(in crate::store) async fn a_dead_claim_settled_and_requeued_in_each_order_be
     let ids = open(&store).await;
     // The one: paid, then a row. The other: a row, then paid.
     assert_eq!(store.write(&batch(3, vec![end(4, &a, Fate::Settled)]), &[]).await, beside(0));
-    assert_eq!(store.requeue(ids[0]).await, Ok(Requeued::Done));
+    assert_eq!(store.requeue(ids[0]).await, Ok(Dealt::Done));
     assert_eq!(sums(&store).await, [0, 1, 0, 1]);
-    assert_eq!(store.requeue(ids[1]).await, Ok(Requeued::Done));
+    assert_eq!(store.requeue(ids[1]).await, Ok(Dealt::Done));
     assert_eq!(sums(&store).await, [1, 1, 0, 0]);
     assert_eq!(store.write(&batch(4, vec![end(5, &b, Fate::Settled)]), &[]).await, committed(0));
     assert_eq!(sums(&store).await, [0, 2, 0, 0]);
@@ -77,10 +78,15 @@ pub(in crate::store) async fn a_dead_claim_settled_and_requeued_in_each_order_be
     }
     assert_eq!((open(&store).await, dead_claims(&store).await), (vec![], vec![]));
     assert_eq!(store.scan(None, Seq(0), 10).await.unwrap().len(), 2);
-    for id in [ids[0], ids[1], 999, u64::MAX] {
-        assert_eq!(store.requeue(id).await, Ok(Requeued::Unknown));
-        assert_eq!(store.dead_letter(id).await, Ok(None));
+    let before = everything(&store).await;
+    for (id, end) in
+        [(ids[0], Some(LetterEnd::Requeued)), (ids[1], Some(LetterEnd::Requeued)), (999, None), (u64::MAX, None)]
+    {
+        let said = Ok(end.map_or(Dealt::Unknown, Dealt::Closed));
+        assert_eq!((store.requeue(id).await, store.discard(id, "ann", "x").await), (said.clone(), said));
+        assert_eq!((store.dead_letter(id).await, store.closed_letter(id).await), (Ok(None), Ok(end)));
     }
+    assert_eq!((everything(&store).await, sums(&store).await), (before, [0, 2, 0, 0]));
     // A row like any other: its hold is taken, and its end comes once.
     row_fault(store.probe(&[Row::Claim(claim(6, "a"))]).await, "UNIQUE");
     row_fault(store.probe(&[end(6, &a, Fate::Cancelled)]).await, "is settled");
@@ -94,8 +100,8 @@ pub(in crate::store) async fn a_dead_claim_given_back_is_closed_and_cannot_be_re
     given_back.moved.reason = "sold elsewhere".into();
     assert_eq!(store.write(&batch(1, vec![Row::End(given_back)]), &[]).await, beside(0));
     assert_eq!(sums(&store).await, [0, 0, 1, 0]);
-    assert_eq!(store.requeue(id).await, Ok(Requeued::Unknown));
-    assert_eq!(store.discard(id, "ann", "again").await, Ok(false));
+    assert_eq!(store.requeue(id).await, Ok(Dealt::Closed(LetterEnd::Dropped)));
+    assert_eq!(store.discard(id, "ann", "again").await, Ok(Dealt::Closed(LetterEnd::Dropped)));
     assert_eq!(store.dead_letter(id).await, Ok(None));
     assert_eq!(status(&store, &a).await, Some(ClaimStatus::Cancelled));
     // Its hold was never taken.
@@ -110,16 +116,16 @@ pub(in crate::store) async fn a_letter_that_the_tables_still_refuse_stays<S: Sto
     let id = open(&store).await[0];
     let before = everything(&store).await;
     let refused = store.requeue(id).await;
-    assert!(matches!(&refused, Ok(Requeued::Refused(text)) if text.contains("UNIQUE")), "{refused:?}");
+    assert!(matches!(&refused, Ok(Dealt::Refused(text)) if text.to_lowercase().contains("unique")), "{refused:?}");
     assert_eq!((everything(&store).await, open(&store).await), (before, vec![id]));
     // Too little stock is seen in the sums only.
     let rows = vec![end(4, &a, Fate::Cancelled), changed(5, r#"{"add_stock":-2}"#)];
     assert_eq!(store.write(&batch(3, rows), &[]).await, committed(0));
     let refused = store.requeue(id).await;
-    assert!(matches!(&refused, Ok(Requeued::Refused(text)) if text.contains("held_within_stock")), "{refused:?}");
+    assert!(matches!(&refused, Ok(Dealt::Refused(text)) if text.contains("held_within_stock")), "{refused:?}");
     assert_eq!(sums(&store).await, [0, 0, 1, 1]);
     assert_eq!(store.write(&batch(5, vec![changed(6, r#"{"add_stock":1}"#)]), &[]).await, committed(0));
-    assert_eq!(store.requeue(id).await, Ok(Requeued::Done));
+    assert_eq!(store.requeue(id).await, Ok(Dealt::Done));
     assert_eq!(sums(&store).await, [1, 0, 1, 0]);
     assert_eq!(status(&store, &b).await, Some(ClaimStatus::Persisted));
 }
@@ -132,14 +138,14 @@ pub(in crate::store) async fn a_dead_end_is_requeued_once_its_claim_is_there<S: 
     assert_eq!(store.write(&batch(0, rows), &dead([1, 2, 3, 4])).await, committed(1));
     assert_eq!(sums(&store).await, [1, 0, 0, 1]);
     let ids = open(&store).await;
-    assert_eq!(store.requeue(ids[1]).await, Ok(Requeued::Done));
+    assert_eq!(store.requeue(ids[1]).await, Ok(Dealt::Done));
     assert_eq!(status(&store, &a).await, Some(ClaimStatus::Cancelled));
     assert_eq!(sums(&store).await, [0, 0, 1, 1]);
-    assert_eq!(store.requeue(ids[2]).await, Ok(Requeued::Done), "its claim is a letter, which that closes");
+    assert_eq!(store.requeue(ids[2]).await, Ok(Dealt::Done), "its claim is a letter, which that closes");
     assert_eq!(status(&store, &b).await, Some(ClaimStatus::Expired));
     assert_eq!(sums(&store).await, [0, 0, 2, 0]);
     let refused = store.requeue(ids[3]).await;
-    assert!(matches!(&refused, Ok(Requeued::Refused(text)) if text.contains("neither")), "{refused:?}");
+    assert!(matches!(&refused, Ok(Dealt::Refused(text)) if text.contains("neither")), "{refused:?}");
     assert_eq!(open(&store).await, [ids[3]]);
 }
 
@@ -148,8 +154,9 @@ pub(in crate::store) async fn a_dead_creation_is_requeued_under_the_changes_that
     assert_eq!(store.write(&batch(0, rows), &dead([0])).await, committed(1));
     assert_eq!(store.write(&batch(3, vec![changed(4, r#"{"add_stock":-4}"#)]), &[]).await, committed(0));
     let id = open(&store).await[0];
-    assert_eq!(store.requeue(id).await, Ok(Requeued::Done));
-    assert_eq!((store.requeue(id).await, open(&store).await), (Ok(Requeued::Unknown), vec![]));
+    assert_eq!(store.requeue(id).await, Ok(Dealt::Done));
+    let again = Dealt::Closed(LetterEnd::Requeued);
+    assert_eq!((store.requeue(id).await, open(&store).await), (Ok(again), vec![]));
     // 1 + 5 − 4 units, of which one is held.
     assert_eq!(store.write(&batch(4, vec![Row::Claim(claim(5, "b"))]), &[]).await, committed(1));
     row_fault(store.probe(&[Row::Claim(claim(6, "c"))]).await, "held_within_stock");
@@ -160,7 +167,7 @@ pub(in crate::store) async fn a_dead_creation_is_requeued_under_the_changes_that
 pub(in crate::store) async fn a_dead_change_is_requeued_behind_later_ones<S: Store>(store: S) {
     let rows = vec![created(1, 1), changed(2, r#"{"add_stock":2,"state":"paused"}"#), changed(3, r#"{"add_stock":1}"#)];
     assert_eq!(store.write(&batch(0, rows), &dead([1])).await, committed(0));
-    assert_eq!(store.requeue(open(&store).await[0]).await, Ok(Requeued::Done));
+    assert_eq!(store.requeue(open(&store).await[0]).await, Ok(Dealt::Done));
     let rows = (4..=7).map(|seq| Row::Claim(claim(seq, &format!("u{seq}")))).collect();
     assert_eq!(store.write(&batch(3, rows), &[]).await, committed(4));
     row_fault(store.probe(&[Row::Claim(claim(8, "x"))]).await, "held_within_stock");
@@ -171,7 +178,7 @@ pub(in crate::store) async fn a_dead_check_in_is_requeued_with_its_points<S: Sto
     assert_eq!(store.write(&batch(0, vec![Row::Claim(a)]), &dead([0])).await, committed(0));
     assert_eq!(dead_claims(&store).await, [a]);
     assert_eq!(store.claim(a.claim.claim_id).await.unwrap().map(|c| c.row), Some(a));
-    assert_eq!(store.requeue(open(&store).await[0]).await, Ok(Requeued::Done));
+    assert_eq!(store.requeue(open(&store).await[0]).await, Ok(Dealt::Done));
     assert_eq!(store.claim(a.claim.claim_id).await.unwrap().map(|c| c.row), Some(a), "as a check-in");
     row_fault(store.probe(&[Row::Claim(check_in(2, "u", 20_000))]).await, "UNIQUE");
     let totals = store.totals().await.unwrap();
@@ -202,18 +209,41 @@ pub(in crate::store) async fn letters_are_listed_page_by_page_and_told_whole<S: 
     assert_eq!((all[0].claim_id, all[0].user, all[0].quantity, all[0].amount), (None, None, None, None));
 }
 
-pub(in crate::store) async fn letters_of_claims_and_ends_are_not_discarded_and_the_others_are<S: Store>(store: S) {
+pub(in crate::store) async fn a_text_with_a_nul_of_an_older_journal_is_kept_visibly<S: Store>(store: S) {
     let a = claim(2, "a");
-    let rows = vec![created(1, 9), Row::Claim(a), end(3, &claim(99, "x"), Fate::Settled)];
-    assert_eq!(store.write(&batch(0, rows), &dead([0, 1, 2])).await, committed(0));
+    let mut creation = created(1, 9);
+    if let Row::Campaign(row) = &mut creation {
+        row.detail = row.detail.replace("A sale", "A\\u0000sale");
+    }
+    let rows = vec![creation, Row::Claim(a), changed(3, r#"{"add_stock":1}"#)];
+    assert_eq!(store.write(&batch(0, rows), &dead([1, 2])).await, committed(0));
+    let Row::End(mut given_back) = end(4, &a, Fate::Cancelled) else { unreachable!("an end's row") };
+    given_back.moved.reason = "sold\0elsewhere".into();
+    assert_eq!(store.write(&batch(3, vec![Row::End(given_back)]), &[]).await, beside(0));
+    assert_eq!(status(&store, &a).await, Some(ClaimStatus::Cancelled));
+    assert_eq!(store.discard(open(&store).await[0], "ann", "no\0use").await, Ok(Dealt::Done));
+    assert_eq!(store.write(&batch(4, vec![Row::Claim(claim(5, "b"))]), &[]).await, committed(1));
+    assert!(open(&store).await.is_empty());
+}
+
+pub(in crate::store) async fn letters_of_claims_and_ends_are_not_discarded_and_the_others_are<S: Store>(store: S) {
+    let (a, b) = (claim(2, "a"), claim(3, "b"));
+    let mut rows = vec![created(1, 9), Row::Claim(a), Row::Claim(b)];
+    rows.extend([end(4, &claim(99, "x"), Fate::Settled), end(5, &a, Fate::Settled)]);
+    assert_eq!(store.write(&batch(0, rows), &dead([0, 1, 3])).await, beside(1));
+    assert_eq!(store.write(&batch(5, vec![end(6, &b, Fate::Cancelled)]), &dead([0])).await, committed(0));
     let ids = open(&store).await;
-    assert_eq!(store.discard(ids[1], "ann", "enough").await, Ok(false));
-    assert_eq!(store.discard(ids[0], "ann", "enough").await, Ok(true));
-    assert_eq!(store.discard(ids[0], "ann", "").await, Ok(false));
-    assert_eq!(store.requeue(ids[0]).await, Ok(Requeued::Unknown));
+    let dropped = Ok(Dealt::Closed(LetterEnd::Dropped));
+    assert_eq!(store.discard(ids[1], "ann", "enough").await, Ok(Dealt::Unknown));
+    assert_eq!(store.closed_letter(ids[0]).await, Ok(None));
+    assert_eq!(store.discard(ids[0], "ann", "enough: requeued").await, Ok(Dealt::Done));
+    assert_eq!(store.discard(ids[0], "ann", "").await, dropped);
+    assert_eq!(store.requeue(ids[0]).await, dropped);
     // Without an end's letter its row would hold for good what is free already.
-    assert_eq!(store.discard(ids[2], "ann", "").await, Ok(false));
-    assert_eq!((open(&store).await, dead_claims(&store).await), (vec![ids[1], ids[2]], vec![a]));
+    assert_eq!(store.discard(ids[3], "ann", "").await, Ok(Dealt::Unknown));
+    // One that nothing waits for could never be closed otherwise.
+    assert_eq!(store.discard(ids[2], "ann", "no such claim").await, Ok(Dealt::Done));
+    assert_eq!((open(&store).await, dead_claims(&store).await), (vec![ids[1], ids[3]], vec![a]));
     let totals = store.totals().await.unwrap();
     assert_eq!((totals[0].no, totals[0].dead), (CampaignNo(0), Units(1)));
 }

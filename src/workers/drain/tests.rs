@@ -5,8 +5,8 @@ use std::sync::Mutex;
 use super::*;
 use crate::queue::codec::{self, FrameContext};
 use crate::sale::{CampaignId, Durability, Event, Timestamp};
-use crate::store::Database;
-use crate::store::sqlite::Mode;
+use crate::store::Mode;
+use crate::store::sqlite::SqliteStore;
 use crate::workers::fake::{self, FakeStore, Fault, Inside, publish, publish_events, published};
 
 fn block<T>(future: impl Future<Output = T>) -> T {
@@ -165,6 +165,44 @@ fn a_run_of_poison_rows_as_long_as_a_batch_ends_at_the_next_good_row() {
     assert!(steps.contains(&Step::Wrote { rows: 4, dead: 2 }), "{steps:?}");
     publish(&drain.published, 5, 8);
     assert_eq!(run(&mut drain)[0], Step::Wrote { rows: 2, dead: 0 }, "batches are of their usual size again");
+}
+
+#[test]
+fn a_run_of_poison_rows_as_long_as_the_longest_batch_goes_when_patience_has_ended() {
+    let mut drain = drain(9, 2, |inside| inside.poison = (1..=9).collect());
+    drain.poison_max = 8;
+    let mut refusals = 0;
+    let first = loop {
+        match block(drain.step()) {
+            Step::Backoff { .. } => refusals += 1,
+            step => break step,
+        }
+        assert!(refusals <= limits::POISON_PATIENCE + 5, "it never ends");
+    };
+    assert!(refusals >= limits::POISON_PATIENCE, "{refusals}: it may be a table that somebody mends");
+    assert_eq!(first, Step::Wrote { rows: 8, dead: 8 });
+    publish(&drain.published, 10, 10);
+    assert_eq!(run(&mut drain)[0], Step::Wrote { rows: 2, dead: 1 });
+}
+
+#[test]
+fn ends_of_claims_that_are_not_there_are_no_outage_however_many_they_are() {
+    let mut drain = drain(0, 4, |_| {});
+    publish_events(&drain.published, 1, (100..109).map(|claim| moved(claim, Fate::Expired)));
+    let steps = run(&mut drain);
+    assert!(!steps.iter().any(outage), "{steps:?}");
+    assert_eq!(drain.store.inside().dead.len(), 9);
+}
+
+#[test]
+fn ends_that_their_rows_wait_for_are_an_outage_when_the_table_refuses_all_of_them() {
+    let mut drain = drain(4, 4, |inside| inside.poison = (5..=8).collect());
+    run(&mut drain);
+    publish_events(&drain.published, 5, (1..=4).map(|claim| moved(claim, Fate::Cancelled)));
+    for _ in 0..5 {
+        assert!(outage(&block(drain.step())));
+    }
+    assert_eq!(drain.store.inside().dead.len(), 0);
 }
 
 #[test]
@@ -373,7 +411,7 @@ fn a_real_database_takes_the_trial_row_and_gives_up_one_of_two_that_exclude_each
     let folder = tempfile::tempdir().unwrap();
     let url = format!("sqlite:{}", folder.path().join("forebay.db").display());
     let published = published();
-    let store = Arc::new(Database::open(&url, Mode::ReadWrite).unwrap());
+    let store = Arc::new(SqliteStore::open(&url, Mode::ReadWrite).unwrap());
     let mut drain = Drain::new(store.clone(), published.clone(), 100, 1);
     drain.names = Box::new(|_| Some((CampaignId::parse("sale").unwrap(), None, false)));
     let mut body = Vec::new();

@@ -140,6 +140,7 @@ fn a_fenced_drain_says_so_keeps_the_entries_and_still_ends() {
     publish(&running.published, 10);
     let fenced = running.handle.fenced();
     wait_for(|| fenced.load(Ordering::SeqCst));
+    wait_for(|| running.published.fenced.load(Ordering::SeqCst));
     assert_eq!(running.stop(LONG), 11);
 }
 
