@@ -34,10 +34,10 @@ const ATTEMPTS: usize = 4;
 pub struct CampaignFinding {
     /// Its name.
     pub campaign: String,
-    /// All units; of a check-in, all that were acknowledged.
-    pub stock: u64,
-    /// Held by nobody, says the book.
-    pub free: u64,
+    /// All units; none of a check-in, which has no stock.
+    pub stock: Option<u64>,
+    /// Held by nobody, says the book; none of a check-in.
+    pub free: Option<u64>,
     /// On their way to the database.
     pub accepted: u64,
     /// In claim rows, neither paid nor given back.
@@ -48,7 +48,7 @@ pub struct CampaignFinding {
     pub returned: u64,
     /// In dead letters, and not given back.
     pub dead: u64,
-    /// `stock − (free + accepted + persisted + settled + dead)`.
+    /// `stock − (free + accepted + persisted + settled + dead)`; of a check-in what was acknowledged and is not accounted for.
     pub error: i64,
     /// The same for the money of a red packet or of a sale with a price, in minor units.
     pub money_error: i64,
@@ -257,8 +257,8 @@ fn of_campaign(campaign: &Campaign, sums: Sums, findings: &mut Findings) -> Camp
     let claims: u64 = held.iter().map(|sum| sum.claims).sum();
     let finding = CampaignFinding {
         campaign: campaign.spec.id.to_string(),
-        stock: stock.0,
-        free: free.0,
+        stock: campaign.spec.has_stock().then_some(stock.0),
+        free: campaign.spec.has_stock().then_some(free.0),
         accepted: sums.accepted.units,
         persisted: sums.persisted.units,
         settled: sums.settled.units,

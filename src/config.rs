@@ -23,7 +23,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use layers::{LOG_VARIABLE, Problem};
-pub use values::{AdminAddr, Auth, BufferKind, Scope, Secret, ServiceKey, StoreUrl};
+pub use values::{AdminAddr, Auth, BufferKind, PartitionBy, Scope, Secret, ServiceKey, StoreUrl};
 
 use crate::sale::Durability;
 use crate::sale::rate::Rate;
@@ -117,16 +117,18 @@ pub struct Redis {
 /// `[store]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Store {
-    /// Always SQLite in this version; an empty `store.url` is already resolved to a path here.
+    /// SQLite or PostgreSQL; an empty `store.url` is already resolved to a path here.
     pub url: StoreUrl,
     /// For reads; always none in this version.
     pub replica_url: Option<StoreUrl>,
+    /// How a server's table of claims is divided; decided at the first start.
+    pub partition_by: PartitionBy,
 }
 
 /// `[workers]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Workers {
-    /// 0 to 64; 0 is as the store suits. At most 1 for SQLite, which has one writer.
+    /// 0 to 64; 0 is as the store suits. At most 1: one writer moves the database's position.
     pub count: usize,
     /// 1 to 10,000 entries.
     pub batch_max: usize,

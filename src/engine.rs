@@ -179,7 +179,7 @@ async fn serve(
         sample::create(&door).await?;
     }
     app.ready.store(true, Ordering::SeqCst);
-    banner(config, servers, report);
+    banner(config, &app.store.name(), servers, report);
     if options.sample {
         println!("{}", sample::line(servers.public()));
     }
@@ -234,7 +234,7 @@ fn threads(config: &Config) -> usize {
     }
 }
 
-fn banner(config: &Config, servers: &Servers, report: &Report) {
+fn banner(config: &Config, store: &str, servers: &Servers, report: &Report) {
     let durable = match config.buffer.durability {
         Durability::Disk => "synced to disk before it is acknowledged",
         Durability::Memory => "NOT synced: an acknowledged claim may be lost in a power cut",
@@ -243,8 +243,6 @@ fn banner(config: &Config, servers: &Servers, report: &Report) {
     println!("  claims    http://{}", servers.public());
     println!("  admin     {}", servers.admin());
     println!("  journal   {} ({durable})", config.buffer.data_dir.join("journal").display());
-    if let Some(path) = config.store.url.sqlite_path() {
-        println!("  database  {} (SQLite, each batch one synced transaction)", path.display());
-    }
+    println!("  database  {store} (each batch one synced transaction)");
     println!("  recovered {} entries, the last is {}", report.entries, report.last_seq);
 }

@@ -8,7 +8,7 @@ use anyhow::Context;
 use super::{AuditArgs, EXIT_FAILURE, EXIT_OK};
 use crate::audit::{self, Findings, Scope};
 use crate::sale::CampaignId;
-use crate::store::sqlite::Mode;
+use crate::store::Mode;
 
 /// Runs the command; the exit code is what it found.
 ///
@@ -38,6 +38,11 @@ pub fn run(file: Option<&Path>, args: &AuditArgs) -> anyhow::Result<u8> {
     Ok(if findings.clean { EXIT_OK } else { EXIT_FAILURE })
 }
 
+/// Units, or a dash where there are none to count.
+fn shown(units: Option<u64>) -> String {
+    units.map_or("-".to_owned(), |units| units.to_string())
+}
+
 fn report(findings: &Findings) -> String {
     let mut out = String::new();
     for c in &findings.campaigns {
@@ -45,8 +50,8 @@ fn report(findings: &Findings) -> String {
             out,
             "{}: stock {} = free {} + accepted {} + persisted {} + settled {} + dead {}, returned {}{}",
             c.campaign,
-            c.stock,
-            c.free,
+            shown(c.stock),
+            shown(c.free),
             c.accepted,
             c.persisted,
             c.settled,

@@ -61,26 +61,29 @@ pub struct DoctorArgs {
 /// Where is measured.
 struct Places {
     journal: Scratch,
-    store: Scratch,
+    /// Of a database in a file; a server has a schema of its own for this.
+    store: Option<Scratch>,
     /// The folders in which those stand.
-    near: [PathBuf; 2],
+    near: PathBuf,
+    store_near: Option<PathBuf>,
 }
 
 impl Places {
     fn new(config: &Config) -> anyhow::Result<Self> {
-        let store = config.store.url.sqlite_path().context("store.url names no SQLite file")?;
-        let data = scratch::nearest(&config.buffer.data_dir).context("buffer.data_dir")?;
-        let store = scratch::nearest(store.parent().unwrap_or(Path::new("."))).context("store.url")?;
-        Ok(Self {
-            journal: Scratch::new(&data, "journal")?,
-            store: Scratch::new(&store, "store")?,
-            near: [data, store],
-        })
+        let near = scratch::nearest(&config.buffer.data_dir).context("buffer.data_dir")?;
+        let (mut store, mut store_near) = (None, None);
+        let journal = Scratch::new(&near, "journal")?;
+        if let Some(file) = config.store.url.sqlite_path() {
+            let folder = scratch::nearest(file.parent().unwrap_or(Path::new("."))).context("store.url")?;
+            store = Some(Scratch::new(&folder, "store")?);
+            store_near = Some(folder);
+        }
+        Ok(Self { journal, store, near, store_near })
     }
 
     fn remove(&self) {
         self.journal.remove();
-        self.store.remove();
+        self.store.iter().for_each(Scratch::remove);
     }
 }
 
@@ -162,10 +165,11 @@ fn measured(config: &Config, places: &Places, budget: &Budget) -> anyhow::Result
         bar.set_message(what);
         clock.look();
     };
-    let [near, store_near] = &places.near;
+    let (near, store_near) = (&places.near, places.store_near.as_deref());
     next("the machine");
     let machine = machine::look(config, near, store_near)?;
-    for (key, disk) in [("buffer.data_dir", &machine.file_system), ("store.url", &machine.store_file_system)] {
+    let disks = [("buffer.data_dir", Some(&machine.file_system)), ("store.url", machine.store_file_system.as_ref())];
+    for (key, disk) in disks.into_iter().filter_map(|(key, disk)| Some((key, disk?))) {
         ensure!(
             disk.free_bytes >= limits::DOCTOR_FREE_MIN,
             "the disk of {key} has {} free, and measuring takes up to {}: make room first",
@@ -184,9 +188,12 @@ fn measured(config: &Config, places: &Places, budget: &Budget) -> anyhow::Result
         measure::claims(journal, budget).with_context(|| format!("a journal in {}", near.display()))?;
     next("rows");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let rows = runtime
-        .block_on(measure::rows(places.store.path(), config.workers.batch_max, waiting, budget))
-        .with_context(|| format!("a database in {}", store_near.display()))?;
+    let batch = config.workers.batch_max;
+    let rows = match &places.store {
+        Some(folder) => runtime.block_on(measure::rows(folder.path(), batch, waiting, budget)),
+        None => runtime.block_on(measure::rows_of_server(config, batch, waiting, budget)),
+    };
+    let rows = rows.with_context(|| format!("a database beside {}", machine.store))?;
     bar.finish_and_clear();
     Ok(Figures { machine, sync, claims, rows, winners, clock: clock.finish() })
 }

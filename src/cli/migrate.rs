@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{EXIT_OK, MigrateArgs};
-use crate::store::sqlite::Mode;
+use crate::store::Mode;
 
 /// Runs the command; the exit code is what it found.
 ///

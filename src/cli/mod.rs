@@ -24,12 +24,10 @@ mod table;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigError, Overrides};
-use crate::store::Database;
-use crate::store::sqlite::Mode;
+use crate::config::{Config, ConfigError, Overrides, Problem};
+use crate::store::{Database, Mode};
 
 /// Done.
 pub const EXIT_OK: u8 = 0;
@@ -229,13 +227,18 @@ fn run(cli: Cli) -> anyhow::Result<u8> {
 
 /// The configuration of a command. Its error keeps its type, from which [`main`] tells the exit code.
 pub(super) fn load(file: Option<&Path>, flags: &Overrides) -> anyhow::Result<Config> {
-    Ok(Config::load(file, flags)?)
+    let config = Config::load(file, flags)?;
+    let wrong = crate::store::url_problems(&config.store).into_iter().map(|(key, message)| {
+        // Neither the value nor its place: there may be a password in it.
+        Problem { key: key.to_owned(), value: None, origin: None, message }
+    });
+    let problems: Vec<_> = wrong.collect();
+    if problems.is_empty() { Ok(config) } else { Err(ConfigError::Invalid(problems).into()) }
 }
 
 /// The database that the configuration names; not touched yet.
 pub(crate) fn database(config: &Config, mode: Mode) -> anyhow::Result<Database> {
-    let path = config.store.url.sqlite_path().context("store.url names no SQLite file")?;
-    Ok(Database::open(&format!("sqlite:{}", path.display()), mode)?)
+    Ok(Database::of(&config.store, mode)?)
 }
 
 /// One `error: …` line; a wrong configuration has one a problem.

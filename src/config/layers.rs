@@ -126,7 +126,7 @@ fn file_layer(file: FileText<'_>, problems: &mut Vec<Problem>) -> Result<Setting
             _ if is_section(&key) => format!("expected a table, written [{key}] with its keys below"),
             _ => format!("no such key; the nearest known one is {}", nearest(&key)),
         };
-        let key = key.escape_debug().to_string();
+        let key = printable(&key);
         problems.push(Problem { key, value: None, origin: Some(origin), message });
     }
     Ok(layer)
@@ -140,6 +140,11 @@ fn without_excerpt(message: &str) -> String {
         gutter.trim_start().starts_with('|')
     };
     message.lines().filter(|line| !line.is_empty() && !is_excerpt(line)).collect::<Vec<_>>().join(": ")
+}
+
+/// A key that nobody knows, on one line; an empty one as quotes.
+fn printable(key: &str) -> String {
+    if key.is_empty() { "\"\"".to_owned() } else { key.escape_debug().to_string() }
 }
 
 /// Spreads tables into paths. Stops at what `leaf` names, so that a table in a value's place is refused as such.
@@ -170,9 +175,10 @@ fn env_layer(env: impl IntoIterator<Item = (OsString, OsString)>, problems: &mut
         let name = name.to_string_lossy().into_owned();
         let Some(rest) = name.strip_prefix(ENV_PREFIX).filter(|_| !is_not_ours(&name)) else { continue };
         let key = rest.to_ascii_lowercase().replace("__", ".");
-        let origin = format!("environment variable {name}");
+        let origin = format!("environment variable {}", name.escape_debug());
         let mut refuse = |message: String| {
-            problems.push(Problem { key: key.clone(), value: None, origin: Some(origin.clone()), message });
+            let key = printable(&key);
+            problems.push(Problem { key, value: None, origin: Some(origin.clone()), message });
         };
         if key == SERVICE_KEYS || key.starts_with("service_keys.") {
             refuse("service keys are tables and can be set in the file only, as [[service_keys]]".to_owned());

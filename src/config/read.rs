@@ -14,7 +14,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::layers::{KNOWN, Layered, Problem, SERVICE_KEYS, Settings, problem};
-use super::values::{self, AdminAddr, Auth, BufferKind, Scope, Secret, ServiceKey, StoreUrl};
+use super::values::{self, AdminAddr, Auth, BufferKind, PartitionBy, Scope, Secret, ServiceKey, StoreUrl};
 use super::{Antiscalper, Buffer, Cache, Campaigns, Config, Ingest, Redis, Shutdown, Store, Workers};
 use crate::sale::Durability;
 use crate::sale::rate::{Rate, RateError};
@@ -232,6 +232,7 @@ fn store(r: &mut Reader, data_dir: &std::path::Path) -> Store {
     Store {
         url: main.unwrap_or_else(|| StoreUrl::Sqlite(data_dir.join("forebay.db"))),
         replica_url: r.parsed("store.replica_url", expected, url).flatten(),
+        partition_by: r.words("store.partition_by", &PartitionBy::WORDS),
     }
 }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::layers::SERVICE_KEYS;
 use super::read::{Reader, is_default};
-use super::values::{self, AdminAddr, Auth, BufferKind, StoreUrl};
+use super::values::{self, AdminAddr, Auth, BufferKind, PartitionBy, StoreUrl};
 use super::{Config, Problem};
 
-const EMBEDDED_ONLY: &str = "this version serves embedded mode only (journal and SQLite)";
+const EMBEDDED_ONLY: &str = "this version serves embedded mode only (the journal, with SQLite or PostgreSQL)";
 
 /// Records every rule that `config` breaks.
 pub(super) fn check(config: &Config, r: &mut Reader) {
@@ -18,12 +18,14 @@ pub(super) fn check(config: &Config, r: &mut Reader) {
 }
 
 fn workers(config: &Config, r: &mut Reader) {
-    let is_sqlite = matches!(config.store.url, StoreUrl::Sqlite(_));
-    if r.sound(&["workers.count", "store.url"]) && is_sqlite && config.workers.count > 1 {
-        r.refuse(
-            "workers.count",
-            "expected 0 or 1, because SQLite has one writer: more workers could not write sooner",
-        );
+    if r.sound(&["workers.count", "store.url"]) && config.workers.count > 1 {
+        let why = match config.store.url {
+            StoreUrl::Sqlite(_) => "SQLite has one writer: more workers could not write sooner",
+            StoreUrl::Postgres(_) | StoreUrl::MySql(_) => {
+                "one transaction after the other moves the database's position"
+            }
+        };
+        r.refuse("workers.count", format!("expected 0 or 1, because {why}"));
     }
 }
 
@@ -101,10 +103,19 @@ fn unserved(config: &Config, r: &mut Reader) {
             r.refuse(key, format!("{EMBEDDED_ONLY}; expected an empty [redis]"));
         }
     }
-    if matches!(config.store.url, StoreUrl::Postgres(_) | StoreUrl::MySql(_)) {
-        r.refuse("store.url", format!("{EMBEDDED_ONLY}; expected sqlite:PATH, or nothing"));
+    if matches!(config.store.url, StoreUrl::MySql(_)) {
+        r.refuse("store.url", format!("{EMBEDDED_ONLY}; expected sqlite:PATH, postgres://…, or nothing"));
     }
-    if config.store.replica_url.is_some() {
-        r.refuse("store.replica_url", format!("{EMBEDDED_ONLY}; expected nothing"));
+    let is_server = matches!(config.store.url, StoreUrl::Postgres(_));
+    if r.sound(&["store.url", "store.partition_by"]) && !is_server && config.store.partition_by != PartitionBy::None {
+        r.refuse("store.partition_by", "expected \"none\": only a PostgreSQL database has partitions");
+    }
+    if !r.sound(&["store.url", "store.replica_url"]) {
+        return;
+    }
+    match (&config.store.url, &config.store.replica_url) {
+        (_, None) | (StoreUrl::Postgres(_), Some(StoreUrl::Postgres(_))) => {}
+        (StoreUrl::Postgres(_), Some(_)) => r.refuse("store.replica_url", "expected postgres://…, as store.url is"),
+        (_, Some(_)) => r.refuse("store.replica_url", "expected nothing: only a PostgreSQL database has a replica"),
     }
 }

@@ -94,12 +94,22 @@ const BAD_FILES: &[(&str, &str)] = &[
     ("[redis]\nurl = \"http://cache\"", "expected redis://"),
     ("[redis]\nnodes = [\"cache:6379\"]", "redis.nodes = [\"cache:6379\"] (shop.toml): this version serves embedded"),
     ("[redis]\nsentinels = [\"cache\"]", "expected a sentinel as host:port"),
-    ("[store]\nurl = \"postgres://shop:hunter2@db/shop\"", "store.url = (hidden) (shop.toml): this version serves"),
     ("[store]\nurl = \"mysql://db/shop\"", "store.url = \"mysql://db/shop\" (shop.toml): this version serves embedded"),
     ("[store]\nurl = \"sqlite::memory:\"", "expected sqlite:PATH (a file, without parameters)"),
     ("[store]\nurl = \"sqlite:a.db?mode=ro\"", "expected sqlite:PATH (a file, without parameters)"),
     ("[store]\nurl = \"forebay.db\"", "expected sqlite:PATH"),
-    ("[store]\nreplica_url = \"postgres://db/shop\"", "store.replica_url"),
+    (
+        "[store]\nreplica_url = \"postgres://db/shop\"",
+        "store.replica_url = \"postgres://db/shop\" (shop.toml): expected nothing",
+    ),
+    (
+        "[store]\nurl = \"postgres://a:hunter2@db/shop\"\nreplica_url = \"sqlite:a.db\"",
+        "store.replica_url = \"sqlite:a.db\" (shop.toml): expected postgres://",
+    ),
+    ("[store]\nurl = \"postgres://\"", "store.url"),
+    ("[store]\npartition_by = \"day\"", "store.partition_by = \"day\" (shop.toml): expected \"none\""),
+    ("[store]\npartition_by = \"week\"", "expected one of \"none\", \"day\""),
+    ("[store]\nurl = \"postgres://db/shop\"\n[workers]\ncount = 2", "expected 0 or 1, because one transaction after"),
     ("[workers]\ncount = 65", "workers.count = 65 (shop.toml): expected a whole number from 0 to 64"),
     ("[workers]\ncount = 2", "workers.count = 2 (shop.toml): expected 0 or 1, because SQLite has one writer"),
     ("[store]\nurl = \"sqlite:a.db\"\n[workers]\ncount = 64", "workers.count = 64 (shop.toml): expected 0 or 1"),
@@ -299,6 +309,17 @@ fn the_database_follows_the_data_folder_unless_it_is_set() {
 }
 
 #[test]
+fn a_server_is_taken_with_the_journal_and_its_password_is_never_shown() {
+    let text =
+        "[store]\nurl = \"postgres://shop:hunter2@db/shop\"\nreplica_url = \"postgresql://shop:hunter2@db2/shop\"";
+    let config = load(text).unwrap();
+    assert!(matches!(&config.store.url, StoreUrl::Postgres(url) if url.expose().ends_with("@db/shop")));
+    assert!(matches!(&config.store.replica_url, Some(StoreUrl::Postgres(url)) if url.expose().contains("@db2/")));
+    assert_eq!(config.store.url.sqlite_path(), None);
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+}
+
+#[test]
 fn what_describe_prints_changes_nothing_and_names_every_key_of_the_contract() {
     assert_eq!(load(describe()).unwrap(), defaults());
     assert_eq!(load("[cache]\n[redis]").unwrap(), defaults());
@@ -328,6 +349,7 @@ fn what_describe_prints_changes_nothing_and_names_every_key_of_the_contract() {
         "redis.url",
         "redis.url_file",
         "shutdown.grace",
+        "store.partition_by",
         "store.replica_url",
         "store.replica_url_file",
         "store.url",

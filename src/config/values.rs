@@ -111,7 +111,7 @@ impl BufferKind {
 pub enum StoreUrl {
     /// A file of SQLite's.
     Sqlite(PathBuf),
-    /// The whole URL; vocabulary only in this version.
+    /// The whole URL.
     Postgres(Secret),
     /// The whole URL; vocabulary only in this version.
     MySql(Secret),
@@ -141,6 +141,25 @@ impl StoreUrl {
             Self::Sqlite(path) => Some(path),
             Self::Postgres(_) | Self::MySql(_) => None,
         }
+    }
+}
+
+/// How a server's table of claims is divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PartitionBy {
+    /// One table.
+    None,
+    /// A partition a day, by UTC.
+    Day,
+}
+
+impl PartitionBy {
+    /// Each with its word.
+    pub const WORDS: [(&'static str, Self); 2] = [("none", Self::None), ("day", Self::Day)];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, by)| *by == self).map_or("", |(word, _)| word)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The database, behind one trait: SQLite now, others beside it. The only place with SQL.
+//! The database, behind one trait: SQLite or PostgreSQL. The only place with SQL.
 //!
 //! Contract of every store:
 //! - A [`Batch`] is one transaction: its rows, its dead letters, the totals and the cursor land together or not at all.
@@ -6,22 +6,32 @@
 //!   reply was lost, is recognised when it is sent again ([`Written::AlreadyThere`]).
 //! - A row that is already there under the same claim id with the same content is a success, whatever has become of it
 //!   since; any other conflict is that row's fault ([`StoreError::Row`]).
-//! - An end that is there already is a success; another end, or the end of a claim that is neither a row nor a dead letter,
-//!   is that end's fault. Whatever the order of the rows within a batch, holds that it frees can be taken in it.
+//! - An end that is there already is a success, and so is the end of a claim that was accepted as lost ([`Mend::lost`]);
+//!   another end, or the end of a claim that is neither a row nor a dead letter, is that end's fault. Whatever the order of
+//!   the rows within a batch, holds that it frees can be taken in it.
 //! - What fails for the whole table (locked, full, read-only, gone) is an outage ([`StoreError::Outage`]), never a row's
 //!   fault.
 
+mod database;
+mod effect;
+mod fold;
+mod letter;
 mod pair;
+mod payload;
+pub mod postgres;
+mod records;
 pub mod sqlite;
 #[cfg(test)]
 mod suite;
 
 use std::future::Future;
 
-pub use pair::{CampaignRecord, KnownCampaign, Looked, Recovery};
+pub use database::{Database, url_problems};
+pub use pair::{CampaignRecord, KnownCampaign, Looked, Mend, Recovery};
 
 use crate::sale::{
-    CampaignId, CampaignNo, Claim, ClaimId, ClaimStatus, Currency, Money, Moved, Seq, Sku, Timestamp, Units, UserId,
+    CampaignId, CampaignNo, Carted, Claim, ClaimId, ClaimStatus, Currency, Money, Moved, Seq, Sku, Timestamp, Units,
+    UserId,
 };
 
 /// A claim as the database needs it: the book's number spelled out.
@@ -84,8 +94,6 @@ pub struct CartRow {
     pub quantity: u32,
     /// The 40 bits of the buyer's hash by which caches are told.
     pub address: u64,
-    /// Whether a later row of the same batch is about the same line: then this one need not be written.
-    pub superseded: bool,
 }
 
 /// A buyer's cart as the database has it.
@@ -95,6 +103,24 @@ pub struct StoredCart {
     pub version: Seq,
     /// Its lines, by sku.
     pub lines: Vec<(Sku, u32)>,
+}
+
+impl StoredCart {
+    /// Lays over it what waits of the buyer's operations, oldest first. Whoever reads a cart reads what waits before the row:
+    /// an operation whose batch lands in between is in both, and counts only beyond the row's own position.
+    pub fn overlay(&mut self, waiting: &[(Seq, Carted)]) {
+        let stored = self.version;
+        for (seq, carted) in waiting.iter().filter(|(seq, _)| *seq > stored) {
+            let place = self.lines.binary_search_by(|(sku, _)| sku.cmp(&carted.sku));
+            match (place, carted.quantity) {
+                (Ok(at), 0) => drop(self.lines.remove(at)),
+                (Ok(at), quantity) => self.lines[at].1 = quantity,
+                (Err(_), 0) => {}
+                (Err(at), quantity) => self.lines.insert(at, (carted.sku, quantity)),
+            }
+            self.version = *seq;
+        }
+    }
 }
 
 /// One row of a batch.
@@ -131,6 +157,8 @@ pub struct Batch {
     pub upto: Seq,
     /// One row an entry.
     pub rows: Vec<Row>,
+    /// The mark of the entry at `upto`, which is kept beside the cursor.
+    pub mark: u32,
 }
 
 /// A row that the database won't take, and why.
@@ -243,19 +271,49 @@ pub struct DeadLetter {
     pub payload: String,
 }
 
-/// What became of a dead letter that was to be written again.
+/// What became of a dead letter that was to be written again, or to be closed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Requeued {
-    /// It is a row now.
+pub enum Dealt {
+    /// It is a row now, or closed.
     Done,
     /// The tables still won't take it, in the database's words; it stays where it is.
     Refused(String),
-    /// There is no open letter of that number.
+    /// It was dealt with before; nothing was done now.
+    Closed(LetterEnd),
+    /// There is no letter of that number, or none that may be closed so.
     Unknown,
 }
 
-/// The database in use. Others join it behind this name.
-pub type Database = sqlite::SqliteStore;
+/// How a dead letter was dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LetterEnd {
+    /// It became a row.
+    Requeued,
+    /// It was given up: a claim's by its cancellation, whoever asked for that.
+    Dropped,
+    /// Its claim was not settled in time.
+    Expired,
+}
+
+impl LetterEnd {
+    /// The contract's word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Requeued => "requeued",
+            Self::Dropped => "dropped",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// What a store may do to its database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Read and write.
+    ReadWrite,
+    /// Read only, beside a running server or after it.
+    ReadOnly,
+}
 
 /// A SQL database.
 pub trait Store: Send + Sync + 'static {
@@ -302,10 +360,12 @@ pub trait Store: Send + Sync + 'static {
     /// One open dead letter.
     fn dead_letter(&self, id: u64) -> impl Future<Output = Result<Option<DeadLetter>, StoreError>> + Send;
     /// Writes a dead letter's entry as its row, with what has become of it since, and moves the sums: one transaction.
-    fn requeue(&self, id: u64) -> impl Future<Output = Result<Requeued, StoreError>> + Send;
-    /// Closes a dead letter that holds no units (not a claim's: its units come back by the claim's end). Whether there was
-    /// an open one of that number.
-    fn discard(&self, id: u64, by: &str, reason: &str) -> impl Future<Output = Result<bool, StoreError>> + Send;
+    fn requeue(&self, id: u64) -> impl Future<Output = Result<Dealt, StoreError>> + Send;
+    /// Closes a dead letter that holds no units: not a claim's, whose units come back by the claim's end, nor one of an end
+    /// that a row or a claim's letter still waits for; those are [`Dealt::Unknown`] here.
+    fn discard(&self, id: u64, by: &str, reason: &str) -> impl Future<Output = Result<Dealt, StoreError>> + Send;
+    /// How a dead letter was dealt with; none for an open one, and where there never was one of that number.
+    fn closed_letter(&self, id: u64) -> impl Future<Output = Result<Option<LetterEnd>, StoreError>> + Send;
     /// How many open dead letters there are.
     fn dead_count(&self) -> impl Future<Output = Result<u64, StoreError>> + Send;
 }

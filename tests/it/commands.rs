@@ -30,7 +30,7 @@ fn check_config_names_every_problem_at_once() {
         .set("buffer.max_entries", 10)
         .text("buffer.durabilty", "disk")
         .text("antiscalper.user_rate", "10 per second")
-        .text("store.url", "postgres://localhost/shop");
+        .text("store.url", "mysql://localhost/shop");
     let output = wrong.run(["check-config"]);
     assert_eq!(code(&output), Some(78));
     let text = stderr(&output);
@@ -44,6 +44,9 @@ fn check_config_names_every_problem_at_once() {
     let missing = plain(["check-config", "--config", "/nowhere/forebay.toml"]).output().unwrap();
     assert_eq!(code(&missing), Some(78));
     assert!(stderr(&missing).contains("/nowhere/forebay.toml"));
+    let unreadable = Site::new().text("store.url", "postgres://shop:hunter2@[x/shop").run(["check-config"]);
+    assert_eq!(code(&unreadable), Some(78), "{}", stderr(&unreadable));
+    assert!(stderr(&unreadable).contains("store.url") && !stderr(&unreadable).contains("hunter2"), "no password");
 }
 
 #[test]

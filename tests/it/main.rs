@@ -24,6 +24,7 @@ mod kinds;
 mod life;
 mod outages;
 mod panics;
+mod postgres;
 mod reads;
 mod slow_clients;
 mod wire;

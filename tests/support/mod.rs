@@ -8,6 +8,8 @@
 #![allow(dead_code)]
 
 pub mod http;
+pub mod postgres;
+pub mod proxy;
 pub mod sale;
 pub mod sql;
 

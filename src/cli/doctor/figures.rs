@@ -28,13 +28,15 @@ pub struct Machine {
     /// Where the journal is, or will be.
     pub data_dir: PathBuf,
     /// Where the database is, or will be.
-    pub store: PathBuf,
+    pub store: String,
     /// The process that holds the data folder, where the system tells: a running server.
     pub server: Option<u32>,
     /// The file system of `data_dir`, or of the folder in which it will be made.
     pub file_system: FileSystem,
-    /// The database's.
-    pub store_file_system: FileSystem,
+    /// The database's; none of a server's, whose disk is its own business.
+    pub store_file_system: Option<FileSystem>,
+    /// What the database's server says of itself; none for a file.
+    pub store_server: Option<StoreServer>,
     /// Whether both are one.
     pub same_disk: bool,
     /// Files that a process may have open once it has raised its own limit.
@@ -43,6 +45,19 @@ pub struct Machine {
     pub memory_available_bytes: Option<u64>,
     /// Bytes that the book's tables may take.
     pub memory_book_bytes: u64,
+}
+
+/// A database server.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StoreServer {
+    /// Such as 15.4.
+    pub version: String,
+    /// Settings with which a crash takes commits of ours, and what they do.
+    pub weak: Vec<String>,
+    /// The same of other programs' commits.
+    pub weak_for_others: Vec<String>,
+    /// Whether it repeats another's writes, and takes none.
+    pub is_replica: bool,
 }
 
 /// One file system.

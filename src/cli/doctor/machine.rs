@@ -9,30 +9,48 @@ use anyhow::Context as _;
 use rustix::fs::{major, minor, statfs, statvfs};
 use rustix::process::{Resource, getrlimit};
 
-use super::figures::{ClockFigures, FileSystem, Machine, Ntp};
+use super::figures::{ClockFigures, FileSystem, Machine, Ntp, StoreServer};
 use crate::clock::{Clock as _, SystemClock, tick};
 use crate::config::Config;
 use crate::engine::memory;
 use crate::queue::journal::lock::LOCK;
+use crate::store::{Database, Mode};
 
 /// Looks around; `near` and `store_near` are the folders that stand for the journal's and the database's disk.
 ///
 /// # Errors
-/// A disk that can't be asked.
-pub fn look(config: &Config, near: &Path, store_near: &Path) -> anyhow::Result<Machine> {
+/// A disk, or a database server, that can't be asked.
+pub fn look(config: &Config, near: &Path, store_near: Option<&Path>) -> anyhow::Result<Machine> {
     let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
     let data_dir = config.buffer.data_dir.clone();
+    let store = Database::of(&config.store, Mode::ReadOnly)?;
     Ok(Machine {
         server: server(&data_dir),
-        store: config.store.url.sqlite_path().map(Path::to_owned).unwrap_or_default(),
+        store: store.name(),
         file_system: file_system(near)?,
-        store_file_system: file_system(store_near)?,
-        same_disk: device(near)? == device(store_near)?,
+        store_file_system: store_near.map(file_system).transpose()?,
+        store_server: store_server(&store)?,
+        same_disk: match store_near {
+            Some(store_near) => device(near)? == device(store_near)?,
+            None => false,
+        },
         open_files: getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX),
         memory_available_bytes: memory::available(),
         memory_book_bytes: memory::budget(),
         data_dir,
     })
+}
+
+fn store_server(store: &Database) -> anyhow::Result<Option<StoreServer>> {
+    let Database::Postgres(store) = store else { return Ok(None) };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let facts = runtime.block_on(store.facts())?;
+    let words = |ours: bool| -> Vec<String> {
+        let weak = facts.weak.iter().filter(|weak| weak.takes_rows == ours);
+        weak.map(|weak| format!("{}: {}", weak.setting, weak.what)).collect()
+    };
+    let (weak, weak_for_others, is_replica) = (words(true), words(false), facts.is_replica);
+    Ok(Some(StoreServer { version: facts.version, weak, weak_for_others, is_replica }))
 }
 
 fn file_system(path: &Path) -> anyhow::Result<FileSystem> {

@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail, ensure};
 use super::figures::{ClaimFigures, ClaimRate, RowFigures, SyncFigures, WinnerFigures};
 use super::machine::resident;
 use crate::clock::{Clock as _, SystemClock, processor_time, tick};
+use crate::config::{Config, StoreUrl};
 use crate::engine::folder::fresh_identity;
 use crate::limits;
 use crate::plant;
@@ -26,8 +27,9 @@ use crate::queue::{
 };
 use crate::sale::red_packet::Seed;
 use crate::sale::{Asked, CampaignNo, CampaignSpec, ClaimId, Durability, Entry, Seq, Timestamp, UserId};
-use crate::store::Database;
-use crate::store::sqlite::Mode;
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{Mode, Store};
 use crate::workers::drain::{Drain, Step};
 
 /// The time that all measurements share, and whether somebody wants to end them.
@@ -187,7 +189,7 @@ pub fn claims(folder: &Path, budget: &Budget) -> anyhow::Result<(ClaimFigures, W
     let identity = fresh_identity();
     let segment_bytes = plant::segment_bytes(limits::SEGMENT_BYTES);
     // The segment is zeroed in large slices: nobody's sync waits behind them here.
-    let options = Options { segment_bytes, prepare_slice: 16 << 20, ..Options::default() };
+    let options = Options { segment_bytes, prepare_slice: 16 << 20, urgent_slice: 16 << 20, ..Options::default() };
     let mut progress = |_, _| {};
     let start = Start { options, memory_max: u64::MAX, cursor: Some(Seq(0)), progress: &mut progress };
     let live = recover(RealDisk::new(folder), identity, start)?;
@@ -266,11 +268,53 @@ fn rate(
 pub async fn rows(folder: &Path, batch: usize, waiting: Waiting, budget: &Budget) -> anyhow::Result<RowFigures> {
     let path = folder.join("rows.db");
     let url = format!("sqlite:{}", path.display());
-    let store = Arc::new(Database::open(&url, Mode::ReadWrite)?);
+    let store = Arc::new(SqliteStore::open(&url, Mode::ReadWrite)?);
     store.migrate().await?;
     let size = || std::fs::metadata(&path).map(|found| found.len()).with_context(|| path.display().to_string());
     let empty = size()?;
-    let mut drain = Drain::new(store.clone(), waiting.published, batch, 0);
+    let (rows, time) = drained(store.clone(), batch, waiting, budget).await?;
+    store.close().await;
+    // A lone connection that may write moves what is left in the write-ahead log into the file when it closes.
+    SqliteStore::open(&url, Mode::ReadWrite)?.migrate().await?;
+    let bytes = size()?.saturating_sub(empty) as f64 / rows as f64;
+    Ok(RowFigures { batch, rows, per_second: rows as f64 / time.as_secs_f64(), bytes })
+}
+
+/// Drains what waits into tables of their own on the configured server, which are dropped again.
+///
+/// # Errors
+/// The database's, or an interruption.
+pub async fn rows_of_server(
+    config: &Config,
+    batch: usize,
+    waiting: Waiting,
+    budget: &Budget,
+) -> anyhow::Result<RowFigures> {
+    let StoreUrl::Postgres(url) = &config.store.url else { bail!("store.url names no server") };
+    let server = PostgresStore::open(url.expose(), None, config.store.partition_by, Mode::ReadWrite)?;
+    let schema = format!("forebay_doctor_{:016x}", rand::random::<u64>());
+    let store = Arc::new(server.in_scratch_schema(&schema).await?);
+    let measured = async {
+        store.migrate().await?;
+        let empty = store.size().await?;
+        let (rows, time) = drained(store.clone(), batch, waiting, budget).await?;
+        let bytes = store.size().await?.saturating_sub(empty) as f64 / rows as f64;
+        anyhow::Ok(RowFigures { batch, rows, per_second: rows as f64 / time.as_secs_f64(), bytes })
+    };
+    let measured = measured.await;
+    store.close().await;
+    server.drop_scratch_schema(&schema).await?;
+    measured
+}
+
+/// Drains what waits; gives the rows and the time that they took.
+async fn drained<S: Store>(
+    store: Arc<S>,
+    batch: usize,
+    waiting: Waiting,
+    budget: &Budget,
+) -> anyhow::Result<(u64, Duration)> {
+    let mut drain = Drain::new(store, waiting.published, batch, 0);
     let (mut rows, mut time) = (0, Duration::ZERO);
     let mut step = drain.bind(waiting.journal).await;
     let is_over = budget.part(0.3);
@@ -288,13 +332,9 @@ pub async fn rows(folder: &Path, batch: usize, waiting: Waiting, budget: &Budget
             break;
         }
     }
-    store.close().await;
     budget.check()?;
     ensure!(rows > 0, "no claim waited for the database");
-    // A lone connection that may write moves what is left in the write-ahead log into the file when it closes.
-    Database::open(&url, Mode::ReadWrite)?.migrate().await?;
-    let bytes = size()?.saturating_sub(empty) as f64 / rows as f64;
-    Ok(RowFigures { batch, rows, per_second: rows as f64 / time.as_secs_f64(), bytes })
+    Ok((rows, time))
 }
 
 #[cfg(test)]

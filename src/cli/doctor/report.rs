@@ -57,8 +57,9 @@ fn measured(figures: &Figures) -> String {
     );
     let _ = writeln!(
         out,
-        "  rows     {}/s into a fresh SQLite database, {} a transaction, {:.0} bytes a row with its indexes",
+        "  rows     {}/s into a fresh {} database, {} a transaction, {:.0} bytes a row with its indexes",
         count(rows.per_second),
+        if figures.machine.store_server.is_some() { "PostgreSQL" } else { "SQLite" },
         rows.batch,
         rows.bytes
     );

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::figures::{Figures, FileSystem, Ntp};
+use super::figures::{Figures, FileSystem, Ntp, StoreServer};
 use super::report::{bytes, seconds};
 use crate::antiscalper::Rate;
 use crate::config::{AdminAddr, Auth, Config};
@@ -51,7 +51,6 @@ pub fn findings(config: &Config, figures: &Figures) -> Vec<Finding> {
         durability(config),
         sync(config, figures),
         file_system("data-file-system", &machine.file_system),
-        file_system("store-file-system", &machine.store_file_system),
         disk_space(config, figures),
         memory(config, figures),
         open_files(machine.open_files),
@@ -59,6 +58,8 @@ pub fn findings(config: &Config, figures: &Figures) -> Vec<Finding> {
         clock(figures),
         time_source(figures.clock.ntp),
     ];
+    all.extend(machine.store_file_system.as_ref().map(|disk| file_system("store-file-system", disk)));
+    all.extend(machine.store_server.iter().flat_map(store_server));
     all.extend(machine.server.map(|process| {
         let what = format!("process {process} runs on this data folder: the figures are of what it leaves");
         Finding::fine("server", what)
@@ -132,6 +133,30 @@ fn file_system(check: &'static str, found: &FileSystem) -> Finding {
     Finding::bad(check, severity, format!("{key} is on {}: {why}", found.name), advice)
 }
 
+/// What a database server says of itself.
+fn store_server(server: &StoreServer) -> Vec<Finding> {
+    let check = "store-server";
+    let mut all = Vec::new();
+    if server.is_replica {
+        let what = "store.url names a server that repeats another's writes and takes none";
+        all.push(Finding::bad(
+            check,
+            Severity::Danger,
+            what,
+            "name the server that it follows, and this one in replica_url",
+        ));
+    }
+    for (severity, weak) in [(Severity::Danger, &server.weak), (Severity::Warning, &server.weak_for_others)] {
+        all.extend(weak.iter().map(|what| {
+            Finding::bad(check, severity, format!("the database's server has {what}"), "turn it on in postgresql.conf")
+        }));
+    }
+    if all.is_empty() {
+        all.push(Finding::fine(check, format!("PostgreSQL {} syncs what it commits", server.version)));
+    }
+    all
+}
+
 fn disk_space(config: &Config, figures: &Figures) -> Finding {
     let (entries, machine) = (config.buffer.max_entries as f64, &figures.machine);
     // Twice the segments between two snapshots wait for being covered, one is written, and the spares stand ready.
@@ -139,7 +164,12 @@ fn disk_space(config: &Config, figures: &Figures) -> Finding {
     let journal = entries * figures.claims.journal_bytes + (segments * limits::SEGMENT_BYTES) as f64;
     let rows = entries * figures.rows.bytes;
     let free = machine.file_system.free_bytes as f64;
-    let store = if machine.same_disk { free - journal } else { machine.store_file_system.free_bytes as f64 };
+    let store = match &machine.store_file_system {
+        Some(_) if machine.same_disk => free - journal,
+        Some(disk) => disk.free_bytes as f64,
+        // A server's disk can't be looked at from here.
+        None => f64::INFINITY,
+    };
     let need = format!(
         "{} waiting entries (buffer.max_entries) take {} in the journal, and {} as rows",
         config.buffer.max_entries,

@@ -1,6 +1,8 @@
 //! What is told of figures that are given: a table of what is wrong and what is said.
 
-use super::super::figures::{ClaimFigures, ClaimRate, ClockFigures, Machine, RowFigures, SyncFigures, WinnerFigures};
+use super::super::figures::{
+    ClaimFigures, ClaimRate, ClockFigures, Machine, RowFigures, StoreServer, SyncFigures, WinnerFigures,
+};
 use super::*;
 use crate::config::{FileText, Overrides};
 
@@ -17,7 +19,8 @@ fn sound() -> Figures {
             store: "data/forebay.db".into(),
             server: None,
             file_system: disk(),
-            store_file_system: disk(),
+            store_file_system: Some(disk()),
+            store_server: None,
             same_disk: true,
             open_files: 1 << 20,
             memory_available_bytes: Some(24 << 30),
@@ -64,7 +67,9 @@ fn each_danger_is_named_with_what_to_do() {
         ("data-file-system", Severity::Danger, |f, _| f.machine.file_system.name = "overlay".into()),
         ("data-file-system", Severity::Danger, |f, _| f.machine.file_system.name = "nfs".into()),
         ("data-file-system", Severity::Warning, |f, _| f.machine.file_system.name = "btrfs".into()),
-        ("store-file-system", Severity::Danger, |f, _| f.machine.store_file_system.name = "nfs".into()),
+        ("store-file-system", Severity::Danger, |f, _| {
+            f.machine.store_file_system.as_mut().unwrap().name = "nfs".into()
+        }),
         ("disk-space", Severity::Danger, |f, _| f.machine.file_system.free_bytes = 1 << 30),
         ("disk-space", Severity::Warning, |f, _| f.machine.file_system.free_bytes = 3 << 30),
         ("memory", Severity::Danger, |f, _| {
@@ -129,4 +134,25 @@ fn a_sale_is_as_large_as_memory_buffer_and_drain_allow() {
     let mut slow = sound();
     slow.claims.rates[1].per_second = 90_000.0;
     assert_eq!(Sale::of(&config(""), &slow).seconds_until_full, None, "the drain keeps up");
+}
+
+#[test]
+fn a_server_that_may_lose_commits_is_named() {
+    let server = |weak: &[&str], others: &[&str], is_replica| {
+        let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect();
+        Some(StoreServer { version: "15.4".into(), weak: words(weak), weak_for_others: words(others), is_replica })
+    };
+    for (server, severity, word) in [
+        (server(&[], &[], false), Severity::Fine, "15.4"),
+        (server(&["fsync = off: bad"], &[], false), Severity::Danger, "fsync"),
+        (server(&[], &["synchronous_commit = off: bad"], false), Severity::Warning, "synchronous_commit"),
+        (server(&[], &[], true), Severity::Danger, "repeats"),
+    ] {
+        let mut figures = sound();
+        (figures.machine.store_server, figures.machine.store_file_system) = (server, None);
+        let all = findings(&config(""), &figures);
+        let found = all.iter().find(|f| f.check == "store-server").unwrap();
+        assert!(found.severity == severity && found.what.contains(word), "{found:?}");
+        assert!(!all.iter().any(|f| f.check == "store-file-system"));
+    }
 }
