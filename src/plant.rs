@@ -28,6 +28,8 @@ pub enum Bug {
     DoubleReturn,
     /// Where clicks on one line of a cart are written as one row, they are added once more.
     DoubledCartAdd,
+    /// A requeued letter whose reply was lost is not looked for in the database's sums.
+    LostRequeue,
     /// A check-in's day is the server's, so that one local day is counted as two.
     CheckInTwoDays,
 }

@@ -109,7 +109,7 @@ pub struct Book {
     pub(super) last: Seq,
     pub(super) time: Timestamp,
     pub(super) reserved: u64,
-    memory_max: u64,
+    pub(super) memory_max: u64,
     /// Campaigns whose claims must be settled in time.
     pub(super) expiring: Vec<CampaignNo>,
     garbage: Vec<Garbage>,
@@ -225,6 +225,11 @@ impl Book {
     pub fn decide_cart(&mut self, now: Timestamp, command: &CartCommand, base: &CartBase) -> CartVerdict {
         let sku = self.hash_key.sku(&command.sku);
         self.carts.decide(now, command.user_hash, (sku, command.op), command.key, base)
+    }
+
+    /// Forgets a cart that was changed elsewhere.
+    pub fn forget_cart(&mut self, buyer: UserHash) {
+        self.carts.forget(buyer);
     }
 
     /// Decides what becomes of a claim: the entry to make of it, or none where it has come to this end already.
@@ -453,10 +458,10 @@ fn digest(text: &str) -> u64 {
     hasher.finish128().h1
 }
 
-fn create_digest(spec: &CampaignSpec) -> u64 {
+pub fn create_digest(spec: &CampaignSpec) -> u64 {
     digest(&spec.to_json().to_string())
 }
 
-fn change_digest(patch: &CampaignPatch) -> u64 {
+pub fn change_digest(patch: &CampaignPatch) -> u64 {
     digest(&patch.to_json().to_string())
 }

@@ -43,9 +43,9 @@ pub struct Campaign {
     pub released: bool,
     /// The last entry that was about it or its claims.
     pub(super) last: Seq,
-    pub(super) seed: Seed,
+    pub seed: Seed,
     /// Shares drawn so far; those that were returned and went out again are counted once.
-    pub(super) drawn: u64,
+    pub drawn: u64,
     /// A red packet's shares that were given back, to go out again with the same amounts, the last one first.
     pub(super) returned: Vec<Money>,
     pub(super) order: u32,
@@ -141,7 +141,7 @@ impl Campaign {
     }
 
     /// The money and the number of a red packet's shares that were never given out.
-    pub(super) fn undrawn(&self) -> (Money, Units) {
+    pub fn undrawn(&self) -> (Money, Units) {
         let returned: i64 = self.returned.iter().map(|share| share.0).sum();
         (Money(self.left.0 - returned), Units(self.free.0 - self.returned.len() as u64))
     }
@@ -429,9 +429,10 @@ pub(super) fn new_winners(spec: &CampaignSpec, capacity: Units) -> Winners {
     Winners::new(capacity, spec.red_packet.is_some(), spec.reservation_ttl.is_some())
 }
 
-/// A restock makes a table at least half the size of what is there, so that many small ones make few tables.
+/// A restock makes a table at least half the size of what is there, so that many small ones make few tables; but no more than
+/// there can ever be stock for.
 pub(super) fn growth(capacity: Units, more: Units) -> Units {
-    Units(more.0.max(capacity.0 / 2))
+    Units(more.0.max((capacity.0 / 2).min(limits::STOCK_MAX.saturating_sub(capacity.0))))
 }
 
 /// Keys outnumber the units where claims are given back and made again.

@@ -1,19 +1,22 @@
 //! From the model's plain words to the product's types, and back for comparing. No rule is in here.
 
 use forebay::queue::book::HashKey;
+use forebay::queue::carts::CartBase;
 use forebay::queue::journal::Identity;
 use forebay::queue::{
-    AdminAction, AdminCommand, AdminDone, AdminRefusal, ClaimCommand, Command, MoveCommand, MoveDone, MoveRefusal,
-    Outcome, Refusal, Replay,
+    AdminAction, AdminCommand, AdminDone, AdminRefusal, CartCommand, CartOutcome, ClaimCommand, Command, MoveCommand,
+    MoveDone, MoveRefusal, Outcome, Refusal, Replay,
 };
 use forebay::sale::campaign::{AdminState, CampaignPatch};
 use forebay::sale::check_in::Zone;
 use forebay::sale::red_packet::Seed;
 use forebay::sale::{
-    Asked as By, CampaignId, CampaignKind, CampaignNo, CampaignSpec, CheckInSpec, Claim, ClaimId, Currency, Durability,
-    Entry, Event, Fate as End, Money, Moved, RedPacketSpec, Span, Split, Timestamp, Units, UserId,
+    Asked as By, CampaignId, CampaignKind, CampaignNo, CampaignSpec, CartKey, CartOp, Carted, CheckInSpec, Claim,
+    ClaimId, Currency, Durability, Entry, Event, Fate as End, Money, Moved, RedPacketSpec, Sku, Span, Split, Timestamp,
+    Units, UserId,
 };
 
+use crate::carts::{Click, Clicked, Put};
 use crate::model::{Ask, Change, Definition, Fate, Held, Model, Verdict, What, Wish};
 use crate::plan::Asked;
 
@@ -93,8 +96,37 @@ fn patch(change: &Change) -> CampaignPatch {
     }
 }
 
-/// The command that a front end would submit.
-pub fn command(key: HashKey, model: &Model, asked: &Asked) -> Command {
+fn put(put: Put) -> CartOp {
+    match put {
+        Put::Add(more) => CartOp::Add(more as u32),
+        Put::Set(quantity) => CartOp::Set(quantity as u32),
+        Put::Remove => CartOp::Remove,
+    }
+}
+
+fn cart_key(key: HashKey, click: &Click) -> Option<CartKey> {
+    let sku = Sku::parse(&click.sku).expect("a sound name");
+    click.key.map(|k| key.cart_key(&user_id(&click.buyer), &k.to_string(), &sku, put(click.put)))
+}
+
+fn click(key: HashKey, click: &Click, base: CartBase) -> Command {
+    let user = user_id(&click.buyer);
+    let sku = Sku::parse(&click.sku).expect("a sound name");
+    let (user_hash, op) = (key.user(&user), put(click.put));
+    Command::Cart(Box::new(CartCommand { user, user_hash, sku, op, key: cart_key(key, click), base }))
+}
+
+fn clicked_fits(key: HashKey, clicked: &Clicked, carted: &Carted) -> bool {
+    carted.user.as_str() == clicked.click.buyer
+        && carted.sku.as_str() == clicked.click.sku
+        && carted.op == put(clicked.click.put)
+        && u64::from(carted.quantity) == clicked.quantity
+        && carted.key == cart_key(key, &clicked.click)
+        && carted.address == key.user(&carted.user).address()
+}
+
+/// The command that a front end would submit; `base` is what it knows of a click's cart.
+pub fn command(key: HashKey, model: &Model, asked: &Asked, base: impl FnOnce(&Click) -> CartBase) -> Command {
     let admin = |name: &str, k: &Option<u64>, action| {
         let by = By { by: "ann".to_owned(), key: k.map(|k| key.admin_key(name, &k.to_string())) };
         Command::Admin(Box::new(AdminCommand { asked: by, action }))
@@ -126,6 +158,7 @@ pub fn command(key: HashKey, model: &Model, asked: &Asked) -> Command {
             by: "orders".into(),
             reason: Box::default(),
         })),
+        Asked::Click(asked) => click(key, asked, base(asked)),
         Asked::Change(no, change, k) => {
             let name = model.sales.get(*no).map_or_else(|| format!("sale-{no}"), |s| s.def.name.clone());
             admin(&name, k, AdminAction::Change(campaign_id(&name), patch(change)))
@@ -162,6 +195,7 @@ pub fn entry_differs(key: HashKey, model: &Model, entry: &Entry) -> Option<Strin
         (What::Ended { claim, to, .. }, Event::Moved(moved)) => {
             entry.at.0 == fact.at && end_fits(key, model.claim(*claim), *to, moved)
         }
+        (What::Clicked(clicked), Event::Carted(carted)) => clicked_fits(key, clicked, carted) && entry.at.0 == fact.at,
         (What::Released, Event::Released(no)) => no.0 as usize == fact.sale && entry.at.0 == fact.at,
         _ => false,
     };
@@ -210,6 +244,13 @@ pub fn fits(key: HashKey, model: &Model, verdict: Verdict, answer: &Outcome) -> 
             Refusal::UnknownCampaign => verdict == Verdict::NoSuchSale,
             _ => false,
         },
+        (verdict, Outcome::Cart(outcome)) => match outcome {
+            CartOutcome::Done(seq) => verdict == Verdict::Clicked && seq.0 == model.facts.len() as u64,
+            CartOutcome::Replayed(seq) => verdict == Verdict::ClickedBefore(seq.0 as usize - 1),
+            CartOutcome::Full => verdict == Verdict::CartFull,
+            CartOutcome::KeyReused => verdict == Verdict::KeyReused,
+            CartOutcome::Load(_) | CartOutcome::BufferFull | CartOutcome::NotDurable => false,
+        },
         (verdict, Outcome::Admin(done)) => admin_fits(verdict, done),
         (verdict, Outcome::Moved(done)) => match done {
             Ok(MoveDone::Moved) => verdict == Verdict::Moved,
@@ -251,10 +292,20 @@ pub fn revealed(asked: &Asked, key: HashKey, answer: &Outcome) -> Option<ClaimId
     }
 }
 
+/// The position that an answer reveals beside a claim's id: a click's.
+pub fn revealed_click(answer: &Outcome) -> Option<u64> {
+    match answer {
+        Outcome::Cart(CartOutcome::Done(seq) | CartOutcome::Replayed(seq)) => Some(seq.0),
+        _ => None,
+    }
+}
+
 /// Whether an answer says that the buffer is full.
 pub fn is_full(answer: &Outcome) -> bool {
     match answer {
-        Outcome::Refused(Refusal::BufferFull) | Outcome::Moved(Err(MoveRefusal::BufferFull)) => true,
+        Outcome::Refused(Refusal::BufferFull)
+        | Outcome::Moved(Err(MoveRefusal::BufferFull))
+        | Outcome::Cart(CartOutcome::BufferFull) => true,
         Outcome::Admin(done) => matches!(**done, Err(AdminRefusal::BufferFull)),
         _ => false,
     }
@@ -263,7 +314,9 @@ pub fn is_full(answer: &Outcome) -> bool {
 /// Whether an answer says that nothing can be made durable.
 pub fn is_not_durable(answer: &Outcome) -> bool {
     match answer {
-        Outcome::Refused(Refusal::NotDurable) | Outcome::Moved(Err(MoveRefusal::NotDurable)) => true,
+        Outcome::Refused(Refusal::NotDurable)
+        | Outcome::Moved(Err(MoveRefusal::NotDurable))
+        | Outcome::Cart(CartOutcome::NotDurable) => true,
         Outcome::Admin(done) => matches!(**done, Err(AdminRefusal::NotDurable)),
         _ => false,
     }
@@ -286,7 +339,15 @@ pub fn name(asked: &Asked, answer: &Outcome) -> &'static str {
             MoveRefusal::BufferFull => "answered: buffer full",
             MoveRefusal::NotDurable => "answered: not durable",
         },
-        Outcome::Cart(_) => "answered: cart",
+        Outcome::Cart(outcome) => match outcome {
+            CartOutcome::Done(_) => "answered: cart changed",
+            CartOutcome::Replayed(_) => "answered: cart changed before",
+            CartOutcome::Load(_) => "answered: cart to be loaded",
+            CartOutcome::Full => "answered: cart full",
+            CartOutcome::KeyReused => "answered: cart's key reused",
+            CartOutcome::BufferFull => "answered: buffer full",
+            CartOutcome::NotDurable => "answered: not durable",
+        },
         Outcome::Admin(done) if done.is_ok() => "answered: operator's wish done",
         Outcome::Admin(_) => "answered: operator's wish refused",
         Outcome::Refused(refusal) => match refusal {

@@ -10,11 +10,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use forebay::sale::{CampaignId, CampaignNo, ClaimId, ClaimStatus, Fate, Money, Seq, Units, UserId};
+use forebay::sale::{CampaignId, CampaignNo, ClaimId, ClaimStatus, Fate, Money, Units, UserId};
 use forebay::store::{
-    Batch, ClaimRow, DeadLetter, DeadRow, EndRow, Position, Requeued, Row, Store, StoreError, StoredCart, StoredClaim,
-    Totals, Written,
+    Batch, ClaimRow, DeadRow, EndRow, LetterEnd, Row, StoreError, StoredCart, StoredClaim, Totals, Written,
 };
+
+pub use crate::letters::is_poison;
+use crate::letters::{Letter, Letters, News};
 
 /// What the database does wrong, once; an outage lasts for some calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +27,8 @@ pub enum Fault {
     Locked,
     /// The commit happens, its reply is lost.
     ReplyLostAfter,
+    /// The same, and then nobody answers, for so many calls.
+    GoneAfter(u64),
     /// The commit does not happen, and nobody says so.
     ReplyLostBefore,
     /// The transaction fails before its commit.
@@ -39,28 +43,24 @@ pub enum Fault {
     Slow(u64),
 }
 
-/// A claim that went to the dead letters.
-#[derive(Debug, Clone, Copy)]
-pub struct Dead {
-    pub row: ClaimRow,
-}
-
 #[derive(Debug, Default)]
-struct Inner {
-    journal: Option<u128>,
-    cursor: u64,
-    rows: Vec<ClaimRow>,
-    by_id: BTreeMap<ClaimId, usize>,
+pub struct Inner {
+    pub journal: Option<u128>,
+    pub cursor: u64,
+    pub rows: Vec<ClaimRow>,
+    pub by_id: BTreeMap<ClaimId, usize>,
     holds: BTreeMap<(u32, UserId, u32), ClaimId>,
-    dead: Vec<Dead>,
+    pub letters: Letters,
+    /// What has happened to carts, in order.
+    pub news: Vec<News>,
+    pub requeues: u64,
     /// What became of claims, rows and dead letters alike.
     ends: BTreeMap<ClaimId, EndRow>,
     /// The same, in the order in which they came.
     end_log: Vec<EndRow>,
     /// Carts, as they are.
-    carts: BTreeMap<UserId, StoredCart>,
-    dead_by_id: BTreeMap<ClaimId, usize>,
-    totals: BTreeMap<u32, Totals>,
+    pub carts: BTreeMap<UserId, StoredCart>,
+    pub totals: BTreeMap<u32, Totals>,
     armed: VecDeque<Fault>,
     outage: u64,
     crashed: bool,
@@ -70,11 +70,6 @@ struct Inner {
 /// The database. It outlives every process.
 #[derive(Debug, Clone, Default)]
 pub struct SimDb(Arc<Mutex<Inner>>);
-
-/// A buyer whose row the database never takes.
-pub fn is_poison(user: &str) -> bool {
-    user.starts_with("poison")
-}
 
 /// Pending so many times, then done.
 struct Polls(u64);
@@ -92,7 +87,7 @@ impl Future for Polls {
 }
 
 impl SimDb {
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -123,8 +118,54 @@ impl SimDb {
     }
 
     /// The dead letters from the `from`-th on.
-    pub fn dead_from(&self, from: usize) -> Vec<Dead> {
-        self.lock().dead[from..].to_vec()
+    pub fn letters_from(&self, from: usize) -> Vec<Letter> {
+        self.lock().letters.from(from)
+    }
+
+    /// What has happened to carts, from the `from`-th on.
+    pub fn news_from(&self, from: usize) -> Vec<News> {
+        self.lock().news[from..].to_vec()
+    }
+
+    /// A letter, open or not.
+    pub fn letter(&self, id: u64) -> Option<Letter> {
+        self.lock().letters.get(id).cloned()
+    }
+
+    /// How often it was asked to requeue a letter.
+    pub fn requeues(&self) -> u64 {
+        self.lock().requeues
+    }
+
+    /// A cart, without asking for it.
+    pub fn peek_cart(&self, user: &UserId) -> StoredCart {
+        self.lock().carts.get(user).cloned().unwrap_or_default()
+    }
+
+    /// What was wrong with some rows is mended.
+    pub fn mend(&self, ailment: String) {
+        self.lock().letters.mend(ailment);
+    }
+
+    /// What was wrong with any row is mended.
+    pub fn mend_all(&self) {
+        self.lock().letters.mend_all();
+    }
+
+    /// Whether nothing is wrong with a line of a cart, or not any more.
+    pub fn is_mended(&self, buyer: &str, sku: &str) -> bool {
+        self.lock().letters.is_mended(&format!("{buyer}/{sku}"))
+    }
+
+    /// Whether a claim is a dead letter and no row.
+    pub fn has_letter_only(&self, id: ClaimId) -> bool {
+        let inner = self.lock();
+        inner.letters.has(id) && !inner.by_id.contains_key(&id)
+    }
+
+    /// Whether nothing is wrong with a row, or not any more.
+    pub fn takes(&self, row: &Row) -> bool {
+        self.lock().letters.check(row).is_ok()
     }
 
     /// The ends of claims from the `from`-th on.
@@ -147,8 +188,44 @@ impl SimDb {
         }
     }
 
-    fn commit(&self, batch: &Batch, dead: &[DeadRow]) -> Result<Written, StoreError> {
-        self.lock().commit(batch, dead)
+    /// Does a transaction as the next fault wants it; `twice` chooses the reply to one that arrives twice.
+    pub async fn transact<T>(
+        &self,
+        letter: bool,
+        transaction: impl Fn(&mut Inner) -> Result<T, StoreError>,
+        twice: fn(T, T) -> T,
+    ) -> Result<T, StoreError> {
+        let unknown = || Err(StoreError::Unknown("reply lost (injected)".to_owned()));
+        let fault = self.fate().await;
+        if letter && fault.is_some() {
+            self.lock().fire("database: a letter's call is struck");
+        }
+        match fault {
+            Some(Fault::Outage(_)) => Err(outage("gone")),
+            Some(Fault::Locked) => Err(outage("locked")),
+            Some(Fault::FailsBefore) => Err(outage("disk I/O error")),
+            Some(Fault::ReplyLostBefore) => unknown(),
+            Some(fault @ (Fault::ReplyLostAfter | Fault::GoneAfter(_))) => {
+                // What is refused is refused: only a commit can be in doubt.
+                transaction(&mut self.lock())?;
+                if let Fault::GoneAfter(calls) = fault {
+                    self.lock().outage = calls;
+                }
+                unknown()
+            }
+            Some(Fault::Twice) => {
+                let first = transaction(&mut self.lock())?;
+                transaction(&mut self.lock()).map(|second| twice(first, second))
+            }
+            Some(fault @ (Fault::CrashBefore | Fault::CrashAfter)) => {
+                if fault == Fault::CrashAfter {
+                    transaction(&mut self.lock())?;
+                }
+                self.lock().crashed = true;
+                std::future::pending().await
+            }
+            Some(Fault::Slow(_)) | None => transaction(&mut self.lock()),
+        }
     }
 }
 
@@ -174,6 +251,7 @@ impl Inner {
             Fault::Outage(_) => "database: outage",
             Fault::Locked => "database: locked",
             Fault::ReplyLostAfter => "database: committed, reply lost",
+            Fault::GoneAfter(_) => "database: committed, then gone",
             Fault::ReplyLostBefore => "database: not committed, reply lost",
             Fault::FailsBefore => "database: error before the commit",
             Fault::Twice => "database: delivered twice",
@@ -186,7 +264,7 @@ impl Inner {
 
     /// Whether a row of these, but for the `dead` ones, can't be taken. A hold that an end frees can be taken in the same
     /// batch.
-    fn check(&self, rows: &[Row], dead: &[DeadRow]) -> Result<(), StoreError> {
+    pub fn check(&self, rows: &[Row], dead: &[DeadRow]) -> Result<(), StoreError> {
         let freed = rows.iter().filter_map(|row| match row {
             Row::End(end) if end.moved.to.returns_units() => Some(end.moved.claim_id),
             _ => None,
@@ -202,7 +280,8 @@ impl Inner {
                     ends.insert(row.claim.claim_id, None);
                 }
                 Row::Claim(row) => {
-                    self.check_claim(row, &ended)?;
+                    self.letters.check(&rows[i])?;
+                    self.check_hold(row, &ended)?;
                     ends.insert(row.claim.claim_id, None);
                     let hold = (row.claim.campaign.0, row.claim.user, row.claim.hold);
                     if !ended(row.claim.claim_id) && holds.insert(hold, row.claim.claim_id).is_some() {
@@ -220,16 +299,15 @@ impl Inner {
                         Some(_) => ends.insert(id, Some(end.moved.to)),
                     };
                 }
+                Row::Cart(_) if !is_dead => self.letters.check(row)?,
                 Row::End(_) | Row::Cart(_) | Row::Campaign(_) => {}
             }
         }
         Ok(())
     }
 
-    fn check_claim(&self, row: &ClaimRow, ended: &dyn Fn(ClaimId) -> bool) -> Result<(), StoreError> {
-        if is_poison(row.claim.user.as_str()) {
-            return Err(StoreError::Row(format!("{} is poison (injected)", row.claim.user)));
-        }
+    /// Whether a claim's hold is free, but for those that `ended` frees.
+    pub fn check_hold(&self, row: &ClaimRow, ended: &dyn Fn(ClaimId) -> bool) -> Result<(), StoreError> {
         if let Some(&at) = self.by_id.get(&row.claim.claim_id) {
             let same = self.rows[at] == *row;
             let text = format!("{} is there with other content", row.claim.claim_id);
@@ -245,14 +323,14 @@ impl Inner {
     }
 
     fn knows(&self, id: ClaimId) -> bool {
-        self.by_id.contains_key(&id) || self.dead_by_id.contains_key(&id)
+        self.by_id.contains_key(&id) || self.letters.has(id)
     }
 
-    fn fate_of(&self, id: ClaimId) -> Option<Fate> {
+    pub fn fate_of(&self, id: ClaimId) -> Option<Fate> {
         self.ends.get(&id).map(|end| end.moved.to)
     }
 
-    fn commit(&mut self, batch: &Batch, dead: &[DeadRow]) -> Result<Written, StoreError> {
+    pub fn commit(&mut self, batch: &Batch, dead: &[DeadRow]) -> Result<Written, StoreError> {
         assert_eq!(batch.after.0 + batch.rows.len() as u64, batch.upto.0, "P1: a batch with a gap");
         for (i, row) in batch.rows.iter().enumerate() {
             assert_eq!(row.seq().0, batch.after.0 + 1 + i as u64, "P1: a batch out of order");
@@ -268,15 +346,19 @@ impl Inner {
         let (mut new_claims, mut moved_dead) = (0, false);
         for (i, row) in batch.rows.iter().enumerate() {
             match row {
-                Row::Claim(row) if is_dead(i) => {
-                    self.dead_by_id.insert(row.claim.claim_id, self.dead.len());
-                    self.dead.push(Dead { row: *row });
+                Row::Claim(claim) if is_dead(i) => {
+                    self.letters.add(row);
                     self.fire("database: poison row");
-                    self.count(row, Place::Dead, 1);
+                    self.count(claim, Place::Dead, 1);
+                }
+                Row::Cart(_) if is_dead(i) => {
+                    self.letters.add(row);
+                    self.fire("database: poison line of a cart");
                 }
                 Row::Claim(row) => {
                     new_claims += 1;
                     self.insert(row);
+                    self.count(row, Place::Persisted, 1);
                 }
                 Row::End(end) if is_dead(i) => panic!("P1: an end went to the dead letters: {end:?}"),
                 Row::End(end) => moved_dead |= !self.end(end),
@@ -285,14 +367,14 @@ impl Inner {
             }
         }
         self.cursor = batch.upto.0;
+        self.news.push(News::Landed(self.cursor));
         Ok(Written::Committed { new_claims, moved_dead })
     }
 
-    fn insert(&mut self, row: &ClaimRow) {
+    pub fn insert(&mut self, row: &ClaimRow) {
         self.by_id.insert(row.claim.claim_id, self.rows.len());
         self.holds.insert((row.claim.campaign.0, row.claim.user, row.claim.hold), row.claim.claim_id);
         self.rows.push(*row);
-        self.count(row, Place::Persisted, 1);
     }
 
     /// Whether the end moved a row.
@@ -302,7 +384,7 @@ impl Inner {
         if self.ends.insert(id, end.clone()).is_some() {
             return false;
         }
-        let place = if to.returns_units() { Place::Returned } else { Place::Settled };
+        let place = place_of(Some(to));
         if let Some(&at) = self.by_id.get(&id) {
             let row = self.rows[at];
             let hold = (row.claim.campaign.0, row.claim.user, row.claim.hold);
@@ -314,16 +396,18 @@ impl Inner {
             return true;
         }
         self.fire("database: the end of a dead letter's claim");
-        let dead = self.dead_by_id.get(&id).map(|&at| self.dead[at].row);
         // One that is paid stays counted among the dead.
-        if let Some(row) = dead.filter(|_| to.returns_units()) {
+        let dead = self.letters.of_claim(id).filter(|_| to.returns_units());
+        if let Some(Letter { row: Row::Claim(row), closed }) = dead {
+            let row = *row;
+            *closed = Some(if to == Fate::Expired { LetterEnd::Expired } else { LetterEnd::Dropped });
             self.count(&row, Place::Dead, -1);
             self.count(&row, place, 1);
         }
         false
     }
 
-    fn count(&mut self, row: &ClaimRow, place: Place, sign: i64) {
+    pub fn count(&mut self, row: &ClaimRow, place: Place, sign: i64) {
         let totals =
             self.totals.entry(row.claim.campaign.0).or_insert_with(|| nothing(row.campaign, row.claim.campaign));
         let (units, money) = match place {
@@ -336,14 +420,14 @@ impl Inner {
         money.0 += sign * row.claim.amount.map_or(0, |a| a.0);
     }
 
-    fn stored(&self, row: &ClaimRow) -> StoredClaim {
+    pub fn stored(&self, row: &ClaimRow) -> StoredClaim {
         let id = row.claim.claim_id;
-        let held = if self.dead_by_id.contains_key(&id) { ClaimStatus::Accepted } else { ClaimStatus::Persisted };
+        let held = if !self.by_id.contains_key(&id) { ClaimStatus::Accepted } else { ClaimStatus::Persisted };
         let status = self.fate_of(id).map_or(held, Fate::status);
         StoredClaim { row: *row, status, ended: None }
     }
 
-    fn readable(&mut self) -> Result<(), StoreError> {
+    pub fn readable(&mut self) -> Result<(), StoreError> {
         if self.outage > 0 {
             self.outage -= 1;
             return Err(outage("gone"));
@@ -354,11 +438,20 @@ impl Inner {
 
 /// Which sum a claim is counted in.
 #[derive(Debug, Clone, Copy)]
-enum Place {
+pub enum Place {
     Persisted,
     Settled,
     Returned,
     Dead,
+}
+
+/// Where a row of which this has become is counted.
+pub fn place_of(fate: Option<Fate>) -> Place {
+    match fate {
+        None => Place::Persisted,
+        Some(to) if to.returns_units() => Place::Returned,
+        Some(_) => Place::Settled,
+    }
 }
 
 fn nothing(campaign: CampaignId, no: CampaignNo) -> Totals {
@@ -373,122 +466,5 @@ fn nothing(campaign: CampaignId, no: CampaignNo) -> Totals {
         returned_money: Money(0),
         dead: Units(0),
         dead_money: Money(0),
-    }
-}
-
-impl Store for SimDb {
-    async fn bind(&self, journal: u128) -> Result<Position, StoreError> {
-        let mut inner = self.lock();
-        inner.readable()?;
-        let bound = *inner.journal.get_or_insert(journal);
-        Ok(Position { journal: bound, cursor: Seq(inner.cursor) })
-    }
-
-    async fn write(&self, batch: &Batch, dead: &[DeadRow]) -> Result<Written, StoreError> {
-        match self.fate().await {
-            Some(Fault::Outage(_)) => Err(outage("gone")),
-            Some(Fault::Locked) => Err(outage("locked")),
-            Some(Fault::FailsBefore) => Err(outage("disk I/O error")),
-            Some(Fault::ReplyLostBefore) => Err(StoreError::Unknown("reply lost (injected)".to_owned())),
-            Some(Fault::ReplyLostAfter) => {
-                // A batch that is refused is refused: only a commit can be in doubt.
-                self.commit(batch, dead)?;
-                Err(StoreError::Unknown("reply lost (injected)".to_owned()))
-            }
-            Some(Fault::Twice) => {
-                self.commit(batch, dead)?;
-                self.commit(batch, dead)
-            }
-            Some(fault @ (Fault::CrashBefore | Fault::CrashAfter)) => {
-                if fault == Fault::CrashAfter {
-                    self.commit(batch, dead)?;
-                }
-                self.lock().crashed = true;
-                std::future::pending().await
-            }
-            Some(Fault::Slow(_)) | None => self.commit(batch, dead),
-        }
-    }
-
-    async fn probe(&self, rows: &[Row]) -> Result<(), StoreError> {
-        let mut inner = self.lock();
-        inner.readable()?;
-        inner.check(rows, &[])
-    }
-
-    async fn claim(&self, id: ClaimId) -> Result<Option<StoredClaim>, StoreError> {
-        let mut inner = self.lock();
-        inner.readable()?;
-        let row = inner.by_id.get(&id).map(|&at| &inner.rows[at]);
-        let row = row.or_else(|| inner.dead_by_id.get(&id).map(|&at| &inner.dead[at].row));
-        Ok(row.map(|row| inner.stored(row)))
-    }
-
-    async fn claims_of(&self, user: &UserId, before: Option<Seq>, limit: u32) -> Result<Vec<StoredClaim>, StoreError> {
-        let mut inner = self.lock();
-        inner.readable()?;
-        let mine = inner.rows.iter().rev().filter(|r| r.claim.user == *user);
-        Ok(mine
-            .filter(|r| before.is_none_or(|b| r.claim.seq < b))
-            .take(limit as usize)
-            .map(|r| inner.stored(r))
-            .collect())
-    }
-
-    async fn scan(
-        &self,
-        campaign: Option<&CampaignId>,
-        after: Seq,
-        limit: u32,
-    ) -> Result<Vec<StoredClaim>, StoreError> {
-        let mut inner = self.lock();
-        inner.readable()?;
-        let rows = inner.rows.iter().filter(|r| campaign.is_none_or(|c| r.campaign == *c) && r.claim.seq > after);
-        Ok(rows.take(limit as usize).map(|r| inner.stored(r)).collect())
-    }
-
-    async fn totals(&self) -> Result<Vec<Totals>, StoreError> {
-        let mut inner = self.lock();
-        inner.readable()?;
-        Ok(inner.totals.values().copied().collect())
-    }
-
-    async fn cart(&self, user: &UserId) -> Result<StoredCart, StoreError> {
-        let inner = self.lock();
-        Ok(inner.carts.get(user).cloned().unwrap_or_default())
-    }
-
-    async fn cart_owners(&self, _: Option<&UserId>, _: u32) -> Result<(Vec<UserId>, u64), StoreError> {
-        Err(outage("nobody asks here who has a cart"))
-    }
-
-    async fn dead_letters(&self, _: u64, _: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        Err(outage("nobody lists dead letters here"))
-    }
-
-    async fn dead_letter(&self, _: u64) -> Result<Option<DeadLetter>, StoreError> {
-        Err(outage("nobody reads dead letters here"))
-    }
-
-    async fn requeue(&self, _: u64) -> Result<Requeued, StoreError> {
-        Err(outage("nobody requeues here"))
-    }
-
-    async fn discard(&self, _: u64, _: &str, _: &str) -> Result<bool, StoreError> {
-        Err(outage("nobody discards here"))
-    }
-
-    async fn dead_claims(&self, after: Seq, limit: u32) -> Result<Vec<ClaimRow>, StoreError> {
-        let mut inner = self.lock();
-        inner.readable()?;
-        let open = |d: &&Dead| inner.ends.get(&d.row.claim.claim_id).is_none_or(|end| !end.moved.to.returns_units());
-        let dead = inner.dead.iter().filter(open).map(|d| d.row).filter(|r| r.claim.seq > after);
-        Ok(dead.take(limit as usize).collect())
-    }
-
-    async fn dead_count(&self) -> Result<u64, StoreError> {
-        let inner = self.lock();
-        let open = |d: &&Dead| inner.ends.get(&d.row.claim.claim_id).is_none_or(|end| !end.moved.to.returns_units());
-        Ok(inner.dead.iter().filter(open).count() as u64)
     }
 }

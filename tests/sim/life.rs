@@ -9,13 +9,15 @@ use std::task::{Context, Poll, Waker};
 use forebay::queue::journal::{Janitor, JournalError, OpenError};
 use forebay::queue::recover::{self, RecoverError, ReplayError, Start};
 use forebay::queue::{Published, Sequencer, Settings};
-use forebay::sale::{Durability, Seq};
+use forebay::sale::{Durability, Seq, Units};
 use forebay::store::Store;
-use forebay::workers::{Drain, Step};
+use forebay::workers::{Drain, Step, letters};
 
+use crate::clicks::OWNERS;
 use crate::convert;
 use crate::database::SimDb;
 use crate::disk::{End, SimDisk};
+use crate::operators::Asking;
 use crate::record::{Tally, Trace};
 use crate::sweeps::Clocks;
 use crate::world::World;
@@ -34,6 +36,8 @@ pub struct Life {
     pub sequencer: Sequencer<SimDisk>,
     pub janitor: Janitor<SimDisk>,
     pub published: Arc<Published>,
+    /// What operators wait for.
+    pub askings: Vec<Asking>,
     drain: Pin<Box<dyn Future<Output = ()>>>,
     said: Arc<Mutex<Said>>,
 }
@@ -57,8 +61,13 @@ pub fn now_or_never<F: Future>(future: F) -> Option<F::Output> {
     }
 }
 
-async fn run_drain(mut drain: Drain<SimDb>, journal: u128, said: Arc<Mutex<Said>>) {
-    let say = |step: Step| said.lock().unwrap_or_else(PoisonError::into_inner).steps.push(step);
+async fn run_drain(mut drain: Drain<SimDb>, published: Arc<Published>, journal: u128, said: Arc<Mutex<Said>>) {
+    let say = |step: Step| {
+        if matches!(step, Step::Backoff { .. }) {
+            letters::turn_away(&published);
+        }
+        said.lock().unwrap_or_else(PoisonError::into_inner).steps.push(step);
+    };
     loop {
         match drain.bind(journal).await {
             Step::Idle => break,
@@ -68,6 +77,7 @@ async fn run_drain(mut drain: Drain<SimDb>, journal: u128, said: Arc<Mutex<Said>
     }
     said.lock().unwrap_or_else(PoisonError::into_inner).bound = true;
     loop {
+        letters::serve(&mut drain).await;
         say(drain.step().await);
         Turn(false).await;
     }
@@ -182,6 +192,7 @@ impl World {
         let published = Arc::new(Published::new(live.pending));
         (self.seen.last_seq, self.seen.last_time) = (journal.last_seq.0, journal.last_time.0);
         self.seen.cursor_known = cursor.is_some();
+        self.seen.report = *report;
         self.seen.marked = false;
         let settings = Settings {
             durability: Durability::Disk,
@@ -191,12 +202,14 @@ impl World {
         };
         let sequencer = Sequencer::new(live.book, journal.writer, published.clone(), settings);
         let sequencer = sequencer.expire_at_most(self.portion);
-        self.clocks = Clocks::default();
+        (self.clocks, self.hands) = (Clocks::default(), self.hands.next());
+        published.cart_owners.begin(Units(OWNERS));
         let batch_max = self.rng.within(self.batches.0, self.batches.1) as usize;
         let drain = Drain::new(self.store(), published.clone(), batch_max, self.seed);
         let said = Arc::new(Mutex::new(Said::default()));
-        let drain = Box::pin(run_drain(drain, journal.identity.journal, said.clone()));
-        self.life = Some(Life { sequencer, janitor: journal.janitor, published, drain, said });
+        let drain = Box::pin(run_drain(drain, published.clone(), journal.identity.journal, said.clone()));
+        let askings = Vec::new();
+        self.life = Some(Life { sequencer, janitor: journal.janitor, published, askings, drain, said });
         Ok(())
     }
 }

@@ -11,10 +11,8 @@ pub fn set(carts: &mut BTreeMap<UserId, StoredCart>, row: &CartRow) {
     if row.seq <= cart.version {
         return;
     }
+    // One that is superseded is set all the same: the later one may be a dead letter.
     cart.version = row.seq;
-    if row.superseded {
-        return;
-    }
     cart.lines.retain(|(sku, _)| *sku != row.sku);
     if row.quantity > 0 {
         cart.lines.push((row.sku, row.quantity));

@@ -6,22 +6,30 @@
 //!   `FOREBAY_SIM_FIRST` gives its first seed.
 //! - `FOREBAY_SIM_SEED=… cargo test --features testing --test sim replay -- --nocapture` shows one seed, line by line.
 
+mod carts;
 mod check;
+mod clicks;
 mod convert;
 mod database;
 mod disk;
 mod ends;
+mod landed;
 mod large;
+mod letters;
 mod life;
 mod lines;
 mod medium;
 mod model;
+mod operators;
 mod plan;
 mod planted;
 mod record;
+mod requeued;
 mod rng;
 mod runner;
 mod sale;
 mod seeds;
+mod store;
 mod sweeps;
 mod world;
+mod year;

@@ -4,7 +4,9 @@
 //! facts, one a position; facts that a crash made doubtful are taken back and found out again after the recovery. A red
 //! packet's shares are the product's to draw: the model is told each and checks that it can be one.
 
-use crate::database::is_poison;
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::carts::{Cart, Clicked, Stored};
 pub use crate::sale::{Change, Definition, Packet, Sale, Wish};
 use crate::sale::{Paper, State, altered};
 
@@ -62,6 +64,9 @@ pub struct Fact {
     before: Option<Box<State>>,
 }
 
+/// The sale of what is about none.
+pub const NO_SALE: usize = usize::MAX;
+
 #[derive(Debug, Clone)]
 pub enum What {
     Made,
@@ -76,6 +81,8 @@ pub enum What {
         share: Option<i64>,
     },
     Released,
+    /// A line of a cart was changed.
+    Clicked(Box<Clicked>),
 }
 
 /// What the answer must be.
@@ -112,12 +119,17 @@ pub enum Verdict {
     IsSettled,
     IsCheckIn,
     IsReleased,
+    /// A line of a cart was changed: the last fact.
+    Clicked,
+    /// The same click was fact so-and-so.
+    ClickedBefore(usize),
+    CartFull,
 }
 
 impl Verdict {
     /// Whether it adds a fact.
     pub fn enters(self) -> bool {
-        matches!(self, Self::Accepted | Self::Made(_) | Self::Changed(_) | Self::Moved)
+        matches!(self, Self::Accepted | Self::Made(_) | Self::Changed(_) | Self::Moved | Self::Clicked)
     }
 }
 
@@ -132,6 +144,18 @@ impl Sum {
     pub fn add(&mut self, held: &Held) {
         self.units += held.ask.units;
         self.money += held.amount.flatten().unwrap_or(0);
+    }
+
+    pub fn and(self, other: Self) -> Self {
+        Self { units: self.units + other.units, money: self.money + other.money }
+    }
+
+    pub fn plus(&mut self, other: Self) {
+        *self = self.and(other);
+    }
+
+    pub fn minus(&mut self, other: Self) {
+        *self = Self { units: self.units.wrapping_sub(other.units), money: self.money - other.money };
     }
 
     pub fn take(&mut self, held: &Held) {
@@ -163,6 +187,14 @@ pub struct Model {
     pub again: u64,
     /// How often somebody checked in who had checked in on an earlier day.
     pub days_after: u64,
+    /// Carts by their buyers, and the clicks with a key.
+    pub carts: BTreeMap<String, Cart>,
+    pub keyed: Vec<usize>,
+    /// Carts as the database has them.
+    pub stored: BTreeMap<String, Stored>,
+    /// Positions that the database has as dead letters, and those of them that have become rows since.
+    pub dead: BTreeSet<u64>,
+    pub revived: BTreeSet<u64>,
 }
 
 impl Model {
@@ -336,13 +368,17 @@ impl Model {
         while self.facts.len() > len {
             let place = self.facts.len() - 1;
             let Some(Fact { sale: no, what, before, .. }) = self.facts.pop() else { return };
+            if let What::Clicked(clicked) = what {
+                self.undo_click(place, &clicked);
+                continue;
+            }
             let (Some(sale), Some(before)) = (self.sales.get_mut(no), before) else {
                 self.sales.truncate(no);
                 continue;
             };
             sale.state = *before;
             match what {
-                What::Made | What::Released | What::Changed { key: None } => {}
+                What::Made | What::Released | What::Clicked(_) | What::Changed { key: None } => {}
                 What::Changed { key: Some(key) } => drop(sale.operator_keys.remove(&key)),
                 What::Held(held) => Self::forget(sale, place, &held),
                 What::Ended { claim, to, share } => self.undo_end(no, claim, to, share),
@@ -388,15 +424,20 @@ impl Model {
         }
     }
 
+    /// Whether an entry is in the database as a dead letter, and no row.
+    pub fn is_letter(&self, seq: u64) -> bool {
+        self.dead.contains(&seq) && !self.revived.contains(&seq)
+    }
+
     /// Adds what the facts from position `from` to `upto` do to the database's sums, per sale.
     pub fn sums(&self, from: u64, upto: u64, into: &mut Vec<Sums>) {
         into.resize(into.len().max(self.sales.len()), Default::default());
         for seq in from..=upto {
-            let sums = &mut into[self.facts[seq as usize - 1].sale];
+            let Some(sums) = into.get_mut(self.facts[seq as usize - 1].sale) else { continue };
             if let Some(held) = self.held(seq) {
-                if is_poison(&held.ask.user) { &mut sums.dead } else { &mut sums.persisted }.add(held);
+                if self.is_letter(seq) { &mut sums.dead } else { &mut sums.persisted }.add(held);
             } else if let Some((held, to)) = self.ended(seq) {
-                let dead = is_poison(&held.ask.user);
+                let dead = self.is_letter(held.seq);
                 match (dead, to.gives_back()) {
                     // What is paid and in the dead letters stays there.
                     (true, false) => continue,

@@ -1,8 +1,10 @@
 //! What happens next: drawn from the seed, with an eye on the sales so that most of it is worth doing.
 
+use crate::carts::{Click, MOST, Put};
 use crate::database;
 use crate::disk;
 use crate::model::{Ask, Change, Definition, Fate, Model, Packet, What, Wish};
+use crate::operators::Deed;
 use crate::rng::Rng;
 use crate::sale::{CheckIn, PLACES};
 
@@ -21,6 +23,8 @@ pub enum Asked {
     Change(usize, Change, Option<u64>),
     /// The claim that was asked for so is to come to this end.
     End(Ask, Fate),
+    /// A line of a cart is to be changed.
+    Click(Click),
 }
 
 /// One step.
@@ -40,6 +44,10 @@ pub enum Op {
     Janitor(u64),
     Mark,
     LookUp,
+    /// The front end does so many pieces of work for clicks that it has in hand.
+    Clicks(u64),
+    /// An operator does something about a dead letter.
+    Letter(Deed),
     DiskFault(disk::Fault, u64, bool),
     /// The disk has room for so many bytes more; or is as large as anyone likes.
     Room(Option<u64>),
@@ -61,6 +69,7 @@ pub struct Plan {
     pub begun: i64,
     users: u64,
     ids: u64,
+    clicks: u64,
     asked: Vec<Asked>,
     sales_max: usize,
     stock_max: u64,
@@ -73,7 +82,7 @@ impl Plan {
         let mut rng = Rng::new(seed, 1);
         let (sales_max, stock_max) = (2 + rng.below(4) as usize, 10 + rng.below(250));
         let lazy = rng.percent(30);
-        Self { rng, begun, users: 0, ids: 0, asked: Vec::new(), sales_max, stock_max, lazy }
+        Self { rng, begun, users: 0, ids: 0, clicks: 0, asked: Vec::new(), sales_max, stock_max, lazy }
     }
 
     /// The next step, at clock time `now`.
@@ -90,9 +99,11 @@ impl Plan {
             500..540 => self.clock(now),
             540..700 if self.lazy && self.rng.percent(80) => Op::Janitor(1 + self.rng.below(6)),
             540..700 => Op::Drain(1 + self.rng.below(5)),
-            700..830 => Op::Janitor(1 + self.rng.below(6)),
-            830..855 => Op::Mark,
-            855..885 => Op::LookUp,
+            700..790 => Op::Janitor(1 + self.rng.below(6)),
+            790..805 => Op::Clicks(1 + self.rng.below(4)),
+            805..835 => Op::Letter(self.deed()),
+            835..850 => Op::Mark,
+            850..885 => Op::LookUp,
             885..905 => self.disk_fault(),
             905..911 => Op::Room(Some(self.rng.below(12_000))),
             911..917 => Op::Room(None),
@@ -119,6 +130,7 @@ impl Plan {
             Fault::Locked,
             Fault::ReplyLostAfter,
             Fault::ReplyLostAfter,
+            Fault::GoneAfter(1 + self.rng.below(4)),
             Fault::ReplyLostBefore,
             Fault::FailsBefore,
             Fault::Twice,
@@ -127,6 +139,16 @@ impl Plan {
             Fault::Slow(1 + self.rng.below(6)),
         ];
         Op::DbFault(*self.rng.pick(&faults))
+    }
+
+    fn deed(&mut self) -> Deed {
+        match self.rng.below(100) {
+            0..50 => Deed::Requeue,
+            50..65 => Deed::Drop,
+            65..72 => Deed::Discard,
+            72..97 => Deed::Mend,
+            _ => Deed::Leave,
+        }
     }
 
     fn clock(&mut self, now: i64) -> Op {
@@ -145,7 +167,8 @@ impl Plan {
         let n = 1 + self.rng.below(8);
         let asked = (0..n).map(|_| match self.rng.below(100) {
             0..10 => self.admin(model, now),
-            10..32 => self.end(model).unwrap_or_else(|| self.claim(model, now)),
+            10..30 => self.end(model).unwrap_or_else(|| self.claim(model, now)),
+            30..42 => self.click(),
             _ => self.claim(model, now),
         });
         let mut asked: Vec<_> = asked.collect();
@@ -212,6 +235,30 @@ impl Plan {
         self.remember(asked)
     }
 
+    /// A click on a line of one of a few carts.
+    fn click(&mut self) -> Asked {
+        if self.rng.percent(15)
+            && let Some(again) = self.repeat(|a| matches!(a, Asked::Click(_)))
+        {
+            return again;
+        }
+        self.clicks += 1;
+        let buyer = format!("b{}", self.rng.below(4));
+        let sku = if self.rng.percent(6) { "poison".to_owned() } else { format!("s{}", self.rng.below(3)) };
+        let put = match self.rng.below(20) {
+            // What a line that nobody stores is set to does not depend on whether its cart was loaded.
+            _ if sku == "poison" && self.rng.percent(80) => Put::Set(self.rng.below(5)),
+            _ if sku == "poison" => Put::Remove,
+            0..13 => Put::Add(1 + self.rng.below(3)),
+            13 => Put::Add(MOST - 1 - self.rng.below(3)),
+            14 => Put::Set(MOST),
+            15..18 => Put::Set(self.rng.below(4)),
+            _ => Put::Remove,
+        };
+        let key = self.rng.percent(40).then(|| self.rng.below(40));
+        self.remember(Asked::Click(Click { no: self.clicks, buyer, sku, put, key }))
+    }
+
     /// The end of a claim: mostly of one that is held, now and then of another, or of none.
     fn end(&mut self, model: &Model) -> Option<Asked> {
         if self.rng.percent(10)
@@ -264,6 +311,10 @@ impl Plan {
                 if self.rng.percent(20) {
                     ask.units += 1;
                 }
+            }
+            Asked::Click(click) => {
+                self.clicks += 1;
+                click.no = self.clicks;
             }
             Asked::End(_, to) if self.rng.percent(30) => *to = Fate::Settled,
             Asked::Change(_, change, _) if self.rng.percent(15) => {

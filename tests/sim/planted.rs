@@ -79,3 +79,13 @@ fn units_that_come_back_twice_are_found() {
 fn a_local_day_that_counts_as_two_is_found() {
     find(Bug::CheckInTwoDays);
 }
+
+#[test]
+fn a_click_that_is_added_once_more_is_found() {
+    find(Bug::DoubledCartAdd);
+}
+
+#[test]
+fn a_requeue_that_nobody_counts_is_found() {
+    find(Bug::LostRequeue);
+}

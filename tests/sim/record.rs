@@ -82,7 +82,7 @@ impl Tally {
 }
 
 /// What is injected into a run, by name: each must happen often, and a seed's sum must reach the least.
-pub const FAULTS: [&str; 24] = [
+pub const FAULTS: [&str; 25] = [
     "write: EIO once",
     "write: EIO for ever",
     "write: short",
@@ -102,6 +102,7 @@ pub const FAULTS: [&str; 24] = [
     "database: outage",
     "database: locked",
     "database: committed, reply lost",
+    "database: committed, then gone",
     "database: not committed, reply lost",
     "database: error before the commit",
     "database: delivered twice",
@@ -110,10 +111,12 @@ pub const FAULTS: [&str; 24] = [
 ];
 
 /// What follows from them, or from the plan: it must happen often, too, but no seed may count it as a fault.
-pub const CONSEQUENCES: [&str; 5] = [
+pub const CONSEQUENCES: [&str; 7] = [
     "torn write",
     "power cut, names lost",
     "database: poison row",
+    "database: poison line of a cart",
+    "database: a letter's call is struck",
     "database: the end of a dead letter's claim",
     "flips found",
 ];

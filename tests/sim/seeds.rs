@@ -38,7 +38,7 @@ fn run_all(first: u64, seeds: u64) -> Result<(Tally, u64), Box<Broken>> {
 }
 
 /// What must have happened, and how often in a thousand seeds.
-const GATES: [(&str, u64); 41] = [
+const GATES: [(&str, u64); 59] = [
     ("operations", 500_000),
     ("answered: accepted", 100_000),
     ("answered: replayed", 5_000),
@@ -62,6 +62,24 @@ const GATES: [(&str, u64); 41] = [
     ("returned shares given out again", 5_000),
     ("check-ins on a day after", 200),
     ("looks at a clock that has leapt", 1_000),
+    ("answered: cart changed", 10_000),
+    ("answered: cart changed before", 600),
+    ("answered: cart's key reused", 150),
+    ("answered: cart full", 800),
+    ("answered: cart to be loaded", 8_000),
+    ("carts loaded", 8_000),
+    ("carts loaded while they changed", 200),
+    ("clicks of buyers who never had a cart", 4_000),
+    ("carts read while clicks wait", 15_000),
+    ("carts read while a batch lands", 3_000),
+    ("letters mended", 300),
+    ("letters requeued", 150),
+    ("letters discarded", 60),
+    ("letters refused", 1_000),
+    ("letters unknown", 40),
+    ("letters dealt with before", 15),
+    ("letters: the database is away", 60),
+    ("letters dropped by the claim's end", 25),
     ("answered: unknown", 1_000),
     ("answered: not durable", 2_000),
     ("answered: operator's wish done", 10_000),

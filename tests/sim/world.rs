@@ -3,14 +3,15 @@
 //! One thread, no waiting, no real time. A violated promise is a panic whose message begins with the promise's name;
 //! the product's own assertions count as well.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use forebay::queue::book::HashKey;
 use forebay::queue::journal::{Options, Step as JanitorStep};
 use forebay::queue::recover::Follower;
-use forebay::queue::{Outcome, Replies, Submission, Ticket};
+use forebay::queue::{CartOutcome, Outcome, Replies, Submission, Ticket};
 use forebay::sale::{ClaimId, Timestamp};
 
+use crate::clicks::{Hands, may_load};
 use crate::convert;
 use crate::database::SimDb;
 use crate::disk::{End, SimDisk};
@@ -46,6 +47,14 @@ pub struct Doubt {
     pub full: bool,
     /// Claims that answers named nevertheless.
     pub revealed: Vec<ClaimId>,
+    /// And the positions of clicks.
+    pub clicks: Vec<u64>,
+}
+
+impl Doubt {
+    fn new(sweep: Option<Sweep>, now: i64, time: i64) -> Self {
+        Self { sweep, asked: Vec::new(), now, time, full: false, revealed: Vec::new(), clicks: Vec::new() }
+    }
 }
 
 pub struct World {
@@ -60,6 +69,7 @@ pub struct World {
     pub clock: i64,
     pub steady: i64,
     pub clocks: Clocks,
+    pub hands: Hands,
     /// Whether the sequencer looks at the clocks.
     pub ticking: bool,
     /// How long after its time a claim may be settled, and a sale that is over stays.
@@ -113,6 +123,7 @@ impl World {
             spares: 1 + rng.below(2) as usize,
             frame_max,
             prepare_slice: 4_096,
+            urgent_slice: 4_096,
             snapshot_every: 1 + rng.below(2),
         };
         Self {
@@ -125,6 +136,7 @@ impl World {
             clock: start,
             steady: 0,
             clocks: Clocks::default(),
+            hands: Hands::default(),
             ticking: true,
             grace: rng.within(0, 2 * SECOND),
             release_after: rng.within(5 * SECOND, 60 * SECOND),
@@ -177,6 +189,7 @@ impl World {
         }
         self.bury();
         self.check();
+        self.read_in_turn();
         if self.trace.is_on() {
             let digest = self.disk.digest();
             self.trace.line(|| format!("disk {digest:016x}"));
@@ -185,7 +198,17 @@ impl World {
 
     fn perform(&mut self, op: Op) {
         match op {
-            Op::Batch(asked) => self.submit(asked),
+            Op::Batch(mut asked) => {
+                self.hold_back(&mut asked);
+                self.submit(asked);
+                if self.rng.percent(70) {
+                    self.finish_clicks();
+                }
+            }
+            Op::Clicks(pieces) => {
+                let _done = (0..pieces).take_while(|_| self.go_on()).count();
+            }
+            Op::Letter(deed) => self.operate(deed),
             Op::Clock(now, why) => {
                 if why.contains("jumps") {
                     self.tally.one("clock jumps");
@@ -201,7 +224,12 @@ impl World {
             Op::Drain(polls) => self.drain(polls),
             Op::Janitor(steps) => self.janitor(steps),
             Op::Mark => self.mark(),
-            Op::LookUp => self.look_up(),
+            Op::LookUp => {
+                self.look_up();
+                self.check_carts();
+                let buyer = format!("b{}", self.rng.below(4));
+                self.read_cart(&buyer, 2);
+            }
             Op::DiskFault(fault, skip, forever) => self.disk.arm(fault, skip, forever),
             Op::Room(more) => self.disk.room(more),
             Op::DbFault(fault) => self.db.arm(fault),
@@ -214,6 +242,7 @@ impl World {
     /// Submits a batch and holds the answers against the model.
     pub fn submit(&mut self, asked: Vec<Asked>) {
         self.tick();
+        self.know_buyers(&asked);
         let Some(life) = &mut self.life else { return };
         let upto = self.clocks.upto.take();
         if asked.is_empty() && upto.is_none() {
@@ -223,7 +252,8 @@ impl World {
         let mut batch: Vec<Submission> = Vec::with_capacity(asked.len());
         for (slot, asked) in asked.iter().enumerate() {
             let ticket = Ticket { front: 0, slot: slot as u32, generation: 0 };
-            batch.push(Submission { ticket, command: convert::command(self.key, &self.model, asked) });
+            let command = convert::command(self.key, &self.model, asked, |click| self.hands.base(click));
+            batch.push(Submission { ticket, command });
         }
         let mut post = Post { disk: self.disk.clone(), answers: vec![None; asked.len()] };
         let (fenced, waiting) = (life.sequencer.failed(), life.published.pending.entries());
@@ -239,7 +269,7 @@ impl World {
         let clocks = &mut self.clocks;
         let sweep = upto.filter(|_| !full).map(|upto| Sweep { upto, retired, turn: clocks.turn(sales) });
         let is_sweeping = life.sequencer.is_sweeping();
-        let mut doubt = Doubt { sweep, asked: Vec::new(), now, time, full: false, revealed: Vec::new() };
+        let mut doubt = Doubt::new(sweep, now, time);
         let swept = doubt.sweep.clone().map_or(len..len, |sweep| self.expect_sweep(&sweep));
         assert!(failed || is_sweeping == self.clocks.upto.is_some(), "P6: whether more is due than one batch takes");
         for (asked, answer) in asked.iter().zip(&post.answers) {
@@ -250,11 +280,15 @@ impl World {
             self.trace.line(|| format!("  {verdict:?} | {answer:?}"));
             if let Some(answer) = answer {
                 doubt.revealed.extend(convert::revealed(asked, self.key, answer));
+                doubt.clicks.extend(convert::revealed_click(answer));
             }
-            let room = !matches!(asked, Asked::Claim(_)) || waiting + entered <= self.max_entries;
+            let room = !matches!(asked, Asked::Claim(_) | Asked::Click(_)) || waiting + entered <= self.max_entries;
             if self.judge(asked, verdict, answer.as_ref(), (full, room), killed || failed) {
                 self.model.truncate(self.model.facts.len() - 1);
                 self.model.time = time;
+            }
+            if let Asked::Click(click) = asked {
+                self.answered(click, answer.as_ref());
             }
         }
         if self.model.facts.len() > len {
@@ -276,6 +310,7 @@ impl World {
             Asked::Define(def, key) => self.model.define(self.clock, def, *key),
             Asked::Change(no, change, key) => self.model.change(self.clock, *no, change, *key),
             Asked::End(ask, to) => self.model.end(self.clock, ask, *to),
+            Asked::Click(click) => self.model.click(self.clock, click),
         }
     }
 
@@ -301,6 +336,10 @@ impl World {
             assert!(fits, "P5: unknown, though it could not be accepted: {verdict:?}");
             return false;
         }
+        if matches!(answer, Outcome::Cart(CartOutcome::Load(_))) {
+            assert!(may_load(verdict), "P3: a cart is to be loaded instead of {verdict:?}");
+            return verdict.enters();
+        }
         if convert::is_full(answer) {
             assert!(verdict.enters(), "P5: buffer full instead of {verdict:?}");
             assert!(full || !room, "P6: buffer full, and it is not");
@@ -308,7 +347,8 @@ impl World {
         }
         let name = crate::check::promise(verdict);
         assert!(convert::fits(self.key, &self.model, verdict, answer), "{name}: {answer:?} instead of {verdict:?}");
-        let over = (verdict == Verdict::Accepted && (full || !room)) || (verdict == Verdict::Moved && full);
+        let over = (matches!(verdict, Verdict::Accepted | Verdict::Clicked) && (full || !room))
+            || (verdict == Verdict::Moved && full);
         assert!(!over, "P7: accepted beyond the buffer's limit");
         if let Outcome::Accepted { amount, .. } = answer {
             let learnt = self.model.learn(amount.map(|a| a.0));
@@ -327,9 +367,13 @@ impl World {
 
     /// Polls the drain.
     pub fn drain(&mut self, polls: u64) {
+        if self.rng.percent(50) {
+            self.enter_owners();
+        }
         for _ in 0..polls {
             let Some(life) = &mut self.life else { return };
             life.poll_drain(&mut self.trace, &mut self.tally);
+            self.hear();
             if self.db.take_crashed() {
                 return self.die_somehow();
             }
@@ -340,6 +384,8 @@ impl World {
     pub fn janitor(&mut self, steps: u64) {
         for _ in 0..steps {
             let Some(life) = &mut self.life else { return };
+            drop(std::mem::take(&mut *life.published.garbage.lock().unwrap_or_else(PoisonError::into_inner)));
+            drop(std::mem::take(&mut *life.published.cold.lock().unwrap_or_else(PoisonError::into_inner)));
             let step = life.janitor.step(life.published.pending.retired());
             self.trace.line(|| format!("  janitor {step:?}"));
             match step {
