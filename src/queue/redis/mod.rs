@@ -1,0 +1,47 @@
+//! Admission in Redis, for many gates: the book's rules as a library of functions, and what is said to it.
+//!
+//! The library decides what the book decides: `tests/shared` runs the same commands through both. It is one text in parts, so
+//! that each can be read at once; its functions' names carry a digest of it, so that a newer binary can bring its own while
+//! gates of the older one run.
+
+pub mod protocol;
+
+use std::hash::Hasher;
+use std::sync::LazyLock;
+
+use siphasher::sip128::{Hasher128, SipHasher13};
+
+/// One chunk of Lua in parts, each of which uses those before it.
+const TEXT: &str = concat!(
+    include_str!("library/state.lua"),
+    include_str!("library/claims.lua"),
+    include_str!("library/campaigns.lua"),
+    include_str!("library/carts.lua"),
+    include_str!("library/time.lua"),
+    include_str!("library/calls.lua"),
+);
+
+/// The library as Redis takes it, and what its functions' names begin with.
+#[derive(Debug)]
+pub struct Library {
+    /// The text for `FUNCTION LOAD`.
+    pub text: String,
+    /// `forebay_` and a digest; an underscore and the function's own name follow.
+    pub prefix: String,
+}
+
+/// This binary's library.
+pub static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
+    let mut hasher = SipHasher13::new();
+    hasher.write(TEXT.as_bytes());
+    let prefix = format!("forebay_{:016x}", hasher.finish128().h1);
+    let text = format!("#!lua name={prefix}\n{}", TEXT.replace("PREFIX_", &format!("{prefix}_")));
+    Library { text, prefix }
+});
+
+impl Library {
+    /// A function's whole name.
+    pub fn function(&self, name: &str) -> String {
+        format!("{}_{name}", self.prefix)
+    }
+}
