@@ -54,7 +54,7 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
 }
 
 fn everything() -> Vec<(PathBuf, String)> {
-    ["src", "tests", "bench", "loadtest"].into_iter().flat_map(sources).collect()
+    ["src", "tests", "bench", "loadtest", "fuzz/fuzz_targets"].into_iter().flat_map(sources).collect()
 }
 
 /// The part of a source file that is not its unit tests.
