@@ -458,10 +458,12 @@ fn digest(text: &str) -> u64 {
     hasher.finish128().h1
 }
 
+/// What a creation is known by under an operator's idempotency key.
 pub fn create_digest(spec: &CampaignSpec) -> u64 {
     digest(&spec.to_json().to_string())
 }
 
+/// What a change is known by under an operator's idempotency key.
 pub fn change_digest(patch: &CampaignPatch) -> u64 {
     digest(&patch.to_json().to_string())
 }

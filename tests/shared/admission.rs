@@ -12,7 +12,7 @@ use forebay::queue::{
 use forebay::sale::{CampaignNo, Carted, Durability, Entry, Event, Money, Seq, Sku, Timestamp, Units, UserId};
 use rand::Rng;
 
-use crate::draws::{Asked1, Draws};
+use crate::draws::{Draws, Wish};
 use crate::gate::{Gate, number};
 use crate::redis::Redis;
 
@@ -150,10 +150,10 @@ impl Pair {
     }
 
     /// What the gate sends. None for an operator's wish that the gate refuses by itself.
-    fn command(&mut self, asked: &Asked1) -> Option<Vec<u8>> {
+    fn command(&mut self, asked: &Wish) -> Option<Vec<u8>> {
         let book = &self.paper.book;
         match asked {
-            Asked1::Claim(command) => {
+            Wish::Claim(command) => {
                 let zone = book.campaign(command.campaign).and_then(|c| c.spec.check_in.as_ref()).map(|c| &c.zone);
                 let around = |zone: &forebay::sale::check_in::Zone| {
                     let today = zone.day(Timestamp(self.draws.now));
@@ -161,9 +161,9 @@ impl Pair {
                 };
                 Some(protocol::claim(command, DISK, &zone.map(around).unwrap_or_default()))
             }
-            Asked1::End(command, user) => Some(protocol::end(command, user)),
-            Asked1::Admin(command) => self.admin_command(command),
-            Asked1::Cart(command) => Some(protocol::cart(command, None)),
+            Wish::End(command, user) => Some(protocol::end(command, user)),
+            Wish::Admin(command) => self.admin_command(command),
+            Wish::Cart(command) => Some(protocol::cart(command, None)),
         }
     }
 
@@ -199,15 +199,15 @@ impl Pair {
         }
     }
 
-    fn read(asked: &Asked1, answer: &[u8]) -> Answer {
+    fn read(asked: &Wish, answer: &[u8]) -> Answer {
         match asked {
-            Asked1::Claim(_) => {
+            Wish::Claim(_) => {
                 let outcome = protocol::claim_outcome(answer).expect("an answer to a claim");
                 Answer::Claim(outcome.expect("the days are around the time"))
             }
-            Asked1::End(..) => Answer::End(protocol::end_outcome(answer).expect("an answer to an end")),
-            Asked1::Cart(_) => Answer::Cart(protocol::cart_outcome(answer).expect("an answer to a cart's operation")),
-            Asked1::Admin(command) => {
+            Wish::End(..) => Answer::End(protocol::end_outcome(answer).expect("an answer to an end")),
+            Wish::Cart(_) => Answer::Cart(protocol::cart_outcome(answer).expect("an answer to a cart's operation")),
+            Wish::Admin(command) => {
                 let outcome = protocol::admin_outcome(answer, command).expect("an answer to a wish");
                 Answer::Admin(outcome.expect("nothing changed meanwhile"))
             }
@@ -221,12 +221,12 @@ impl Pair {
         for _ in 0..size {
             let next = self.draws.ask(&self.paper.book);
             // And a cart may have to be loaded first, which is a call of its own.
-            let is_admin = matches!(next, Asked1::Admin(_) | Asked1::Cart(_));
+            let is_admin = matches!(next, Wish::Admin(_) | Wish::Cart(_));
             if is_admin && !asked.is_empty() {
                 break;
             }
             let Some(command) = self.command(&next) else {
-                let Asked1::Admin(command) = &next else { panic!("only a wish is refused by the gate") };
+                let Wish::Admin(command) = &next else { panic!("only a wish is refused by the gate") };
                 assert!(matches!(
                     self.paper.book.decide_admin(command),
                     Err(AdminRefusal::Field(_) | AdminRefusal::Unknown(_))
@@ -244,15 +244,14 @@ impl Pair {
         let expected: Vec<Answer> = asked
             .iter()
             .map(|asked| match asked {
-                Asked1::Claim(command) => self.paper.claim(now, self.max, command),
-                Asked1::End(command, _) => self.paper.end(now, command),
-                Asked1::Admin(command) => self.paper.admin(now, command),
-                Asked1::Cart(command) => self.paper.cart(now, self.max, command),
+                Wish::Claim(command) => self.paper.claim(now, self.max, command),
+                Wish::End(command, _) => self.paper.end(now, command),
+                Wish::Admin(command) => self.paper.admin(now, command),
+                Wish::Cart(command) => self.paper.cart(now, self.max, command),
             })
             .collect();
         let (mut last, mut answers) = self.gate.submit(self.draws.now, self.max, commands);
-        if let (Asked1::Cart(command), Ok(CartOutcome::Load(number))) = (&asked[0], protocol::cart_outcome(&answers[0]))
-        {
+        if let (Wish::Cart(command), Ok(CartOutcome::Load(number))) = (&asked[0], protocol::cart_outcome(&answers[0])) {
             let cart = self.paper.stored.get(&command.user).cloned().unwrap_or_default();
             let loaded = LoadedCart { number, version: cart.0, lines: cart.1.into_iter().collect() };
             let other = LoadedCart { number: number + 1, ..loaded.clone() };

@@ -16,7 +16,7 @@ pub const START: i64 = 1_795_190_380 * SECOND;
 
 /// One thing that is asked.
 #[derive(Debug, Clone)]
-pub enum Asked1 {
+pub enum Wish {
     Claim(ClaimCommand),
     End(MoveCommand, UserId),
     Admin(AdminCommand),
@@ -53,7 +53,7 @@ impl Draws {
         };
     }
 
-    pub fn ask(&mut self, book: &Book) -> Asked1 {
+    pub fn ask(&mut self, book: &Book) -> Wish {
         let many = book.campaigns().len();
         if many == 0 || (many < 5 && self.percent(4)) {
             return self.create(many);
@@ -67,10 +67,10 @@ impl Draws {
         }
     }
 
-    fn admin(&mut self, action: AdminAction, name: &str) -> Asked1 {
+    fn admin(&mut self, action: AdminAction, name: &str) -> Wish {
         if !self.admins.is_empty() && self.percent(15) {
             let again = self.rng.random_range(0..self.admins.len());
-            return Asked1::Admin(self.admins[again].clone());
+            return Wish::Admin(self.admins[again].clone());
         }
         let key = self.percent(60).then(|| {
             let n = self.rng.random_range(0..6);
@@ -78,10 +78,10 @@ impl Draws {
         });
         let command = AdminCommand { asked: Asked { by: "ops".into(), key }, action };
         self.admins.push(command.clone());
-        Asked1::Admin(command)
+        Wish::Admin(command)
     }
 
-    fn create(&mut self, many: usize) -> Asked1 {
+    fn create(&mut self, many: usize) -> Wish {
         let (kind, stock) = (self.rng.random_range(0..10), self.rng.random_range(1..25u64));
         let opens = Timestamp(self.now + self.rng.random_range(-10 * SECOND..10 * SECOND));
         let closes = opens.plus_micros(self.rng.random_range(5 * SECOND..120 * SECOND));
@@ -120,7 +120,7 @@ impl Draws {
         self.admin(AdminAction::Create(spec, seed), &name)
     }
 
-    fn change(&mut self, book: &Book) -> Asked1 {
+    fn change(&mut self, book: &Book) -> Wish {
         let no = self.rng.random_range(0..book.campaigns().len());
         let campaign = &book.campaigns()[no];
         let (id, packet) = (campaign.spec.id, campaign.spec.red_packet);
@@ -147,7 +147,7 @@ impl Draws {
         self.admin(AdminAction::Change(id, patch), id.as_str())
     }
 
-    fn claim(&mut self, book: &Book) -> Asked1 {
+    fn claim(&mut self, book: &Book) -> Wish {
         self.serial += 1;
         if !self.claims.is_empty() && self.percent(12) {
             // A retry: the same key, another id, sometimes another quantity.
@@ -155,7 +155,7 @@ impl Draws {
             let mut command = self.claims[again];
             command.claim_id = ClaimId::new(Timestamp(self.now), command.user_hash, self.serial);
             command.quantity += u32::from(self.percent(15));
-            return Asked1::Claim(command);
+            return Wish::Claim(command);
         }
         let many = book.campaigns().len() as u32 + u32::from(self.percent(2));
         let no = self.rng.random_range(0..many);
@@ -171,10 +171,10 @@ impl Draws {
         let receipt_key = self.rng.random_range(1..4);
         let command = ClaimCommand { campaign, quantity, receipt_key, user, user_hash, claim_id, key };
         self.claims.push(command);
-        Asked1::Claim(command)
+        Wish::Claim(command)
     }
 
-    fn cart(&mut self) -> Asked1 {
+    fn cart(&mut self) -> Wish {
         if !self.carts.is_empty() && self.percent(20) {
             let again = self.rng.random_range(self.carts.len().saturating_sub(15)..self.carts.len());
             let mut command = self.carts[again].clone();
@@ -183,7 +183,7 @@ impl Draws {
             {
                 key.payload += 1;
             }
-            return Asked1::Cart(command);
+            return Wish::Cart(command);
         }
         self.serial += 1;
         let user = UserId::parse(&format!("u{}", self.rng.random_range(0..8))).expect("a name");
@@ -198,15 +198,15 @@ impl Draws {
         let user_hash = self.key.user(&user);
         let command = CartCommand { user, user_hash, sku, op, key, base: CartBase::Unknown };
         self.carts.push(command.clone());
-        Asked1::Cart(command)
+        Wish::Cart(command)
     }
 
-    fn end(&mut self) -> Asked1 {
+    fn end(&mut self) -> Wish {
         let to = [Fate::Settled, Fate::Cancelled, Fate::Cancelled, Fate::Expired][self.rng.random_range(0..4)];
         let Some(last) = self.claims.len().checked_sub(1) else {
             let user = UserId::parse("u0").expect("a name");
             let claim_id = ClaimId([7; 16]);
-            return Asked1::End(
+            return Wish::End(
                 MoveCommand { claim_id, campaign: CampaignNo(0), to, by: "orders".into(), reason: "".into() },
                 user,
             );
@@ -214,6 +214,6 @@ impl Draws {
         let claim = self.claims[self.rng.random_range(last.saturating_sub(25)..=last)];
         let reason = if self.percent(30) { "changed my mind" } else { "" };
         let (by, campaign) = ("orders".into(), claim.campaign);
-        Asked1::End(MoveCommand { claim_id: claim.claim_id, campaign, to, by, reason: reason.into() }, claim.user)
+        Wish::End(MoveCommand { claim_id: claim.claim_id, campaign, to, by, reason: reason.into() }, claim.user)
     }
 }

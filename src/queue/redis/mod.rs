@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 
 use siphasher::sip128::{Hasher128, SipHasher13};
 
+use crate::limits;
+
 /// One chunk of Lua in parts, each of which uses those before it.
 const TEXT: &str = concat!(
     include_str!("library/state.lua"),
@@ -30,12 +32,19 @@ pub struct Library {
     pub prefix: String,
 }
 
+/// Bounds that the functions share with the book.
+fn bounds() -> String {
+    let (keys, quantity, lines) = (limits::ADMIN_KEYS_MAX, limits::CART_QUANTITY_MAX, limits::CART_LINES_MAX);
+    format!("local ADMIN_KEYS_MAX, CART_QUANTITY_MAX, CART_LINES_MAX = {keys}, {quantity}, {lines}\n")
+}
+
 /// This binary's library.
 pub static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
+    let text = bounds() + TEXT;
     let mut hasher = SipHasher13::new();
-    hasher.write(TEXT.as_bytes());
+    hasher.write(text.as_bytes());
     let prefix = format!("forebay_{:016x}", hasher.finish128().h1);
-    let text = format!("#!lua name={prefix}\n{}", TEXT.replace("PREFIX_", &format!("{prefix}_")));
+    let text = format!("#!lua name={prefix}\n{}", text.replace("PREFIX_", &format!("{prefix}_")));
     Library { text, prefix }
 });
 

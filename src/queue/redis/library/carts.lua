@@ -2,7 +2,6 @@
 -- is what there is; one that is not is loaded by whoever wants to change it, from the database: a cart leaves Redis
 -- only when nothing of it waits any more (the worker that has retired it lets it expire).
 
-local CART_QUANTITY_MAX, CART_LINES_MAX = 1000000, 200
 local CART_KEY_MILLIS = 20 * 60 * 1000
 local LOADING_MILLIS = 60 * 1000
 local ADD, SET = 0, 1

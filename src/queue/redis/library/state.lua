@@ -29,7 +29,6 @@ local PAUSED, CLOSED = 1, 2
 local SETTLED, EXPIRED = 0, 2
 local HOLD = "<c16I4I4BI8i8" -- claim id, units, hold, settled, seq, amount (-1: none)
 local HOLD_BYTES = 41
-local ADMIN_KEYS_MAX = 4096
 local DUE_BYTES = 24
 
 local FIELDS = { "kind", "wish", "opens", "closes", "limit", "stock", "free", "left", "price", "points", "ttl",
