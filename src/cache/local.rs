@@ -106,7 +106,7 @@ impl LocalCache {
                     self.carts.stamp(row.address, upto);
                     continue;
                 }
-                Row::Campaign(_) => continue,
+                Row::Campaign(_) | Row::Void(_) => continue,
             };
             self.claims.stamp(id, upto);
             self.pages.stamp(id.address(), upto);

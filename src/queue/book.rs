@@ -408,6 +408,11 @@ impl Book {
                 self.garbage.push(garbage);
                 *no
             }
+            Event::Void => {
+                assert_eq!(entry.seq, self.next_seq(), "entries are applied in order");
+                (self.last, self.time) = (entry.seq, self.time.max(entry.at));
+                return;
+            }
         };
         assert_eq!(entry.seq, self.next_seq(), "entries are applied in order");
         self.campaigns[no.0 as usize].last = entry.seq;

@@ -16,8 +16,9 @@ const CHANGED: u8 = 3;
 const MOVED: u8 = 4;
 const RELEASED: u8 = 5;
 const CARTED: u8 = 6;
+const VOID: u8 = 7;
 /// The newest kind that this binary knows.
-pub const NEWEST_KIND: u8 = CARTED;
+pub const NEWEST_KIND: u8 = VOID;
 
 const HAS_AMOUNT: u8 = 1;
 const HAS_KEY: u8 = 2;
@@ -99,6 +100,7 @@ pub fn encode(out: &mut Vec<u8>, event: &Event) {
             out.extend_from_slice(&[6, 0, RELEASED, 0]);
             out.extend_from_slice(&no.0.to_le_bytes());
         }
+        Event::Void => out.extend_from_slice(&[2, 0, VOID, 0]),
     }
 }
 
@@ -186,6 +188,7 @@ pub fn decode(bytes: &[u8], context: &FrameContext, index: u64) -> Result<(Entry
         MOVED => Event::Moved(moved(body)?),
         RELEASED => Event::Released(released(body)?),
         CARTED => Event::Carted(carted(body)?),
+        VOID => void(body)?,
         other => return Err(CodecError::UnknownKind(other)),
     };
     Ok((Entry { seq, at, event }, 2 + len))
@@ -364,6 +367,11 @@ fn released(b: &[u8]) -> Result<CampaignNo, CodecError> {
         return Err(CodecError::Field("length"));
     }
     Ok(CampaignNo(u32::from_le_bytes(take(b, 2)?)))
+}
+
+fn void(b: &[u8]) -> Result<Event, CodecError> {
+    check_flags(b.get(1).copied().ok_or(CodecError::Short)?, 0)?;
+    if b.len() == 2 { Ok(Event::Void) } else { Err(CodecError::Field("length")) }
 }
 
 fn created(b: &[u8]) -> Result<Created, CodecError> {

@@ -107,7 +107,7 @@ impl Sums {
                 let became = if dead { Became::DeadMoved(moved.to) } else { Became::Moved(moved.to) };
                 (moved.campaign, became, Sum::of(moved.quantity, moved.amount))
             }
-            Event::Created(_) | Event::Changed(_) | Event::Released(_) | Event::Carted(_) => return,
+            Event::Created(_) | Event::Changed(_) | Event::Released(_) | Event::Carted(_) | Event::Void => return,
         };
         match self.0.iter_mut().find(|(n, b, _)| *n == no && *b == became) {
             Some((_, _, known)) => known.add(sum),

@@ -14,6 +14,7 @@ pub fn mark(entry: &Entry) -> u32 {
         Event::Moved(moved) => (4, u128::from_le_bytes(moved.claim_id.0)),
         Event::Released(no) => (5, no.0.into()),
         Event::Carted(carted) => (6, carted.address.into()),
+        Event::Void => (7, 0),
     };
     let mut bytes = [0; 33];
     bytes[..8].copy_from_slice(&entry.seq.0.to_le_bytes());

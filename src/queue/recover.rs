@@ -99,7 +99,7 @@ impl<'a> Follower<'a> {
                 }
                 Some(_) => Ok(()),
             },
-            Event::Created(_) | Event::Changed(_) | Event::Released(_) | Event::Carted(_) => Ok(()),
+            Event::Created(_) | Event::Changed(_) | Event::Released(_) | Event::Carted(_) | Event::Void => Ok(()),
         }
     }
 }

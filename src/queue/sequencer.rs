@@ -236,7 +236,7 @@ impl<D: Disk> Sequencer<D> {
                     Event::Released(no) => *no,
                     Event::Moved(moved) => moved.campaign,
                     Event::Claimed(claim) => claim.campaign,
-                    Event::Carted(_) => unreachable!("no operator's wish"),
+                    Event::Carted(_) | Event::Void => unreachable!("no operator's wish"),
                 };
                 self.enter(now, no, *event);
                 self.changed.push(no);

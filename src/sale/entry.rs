@@ -100,6 +100,8 @@ pub enum Event {
     Released(CampaignNo),
     /// A line of a cart was changed.
     Carted(Carted),
+    /// Nothing: a position that was given out and never acknowledged, and that nobody has any more. It keeps positions dense.
+    Void,
 }
 
 /// A decided, durable command on its way to the database.

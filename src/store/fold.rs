@@ -25,6 +25,8 @@ impl<'a> Work<'a> {
         let mut work = Self::default();
         for (index, row) in rows.iter().enumerate() {
             match (reasons.get(&index), row) {
+                // Nothing of it is written, so nothing of it can be refused either.
+                (_, Row::Void(_)) => {}
                 (Some(&reason), _) => work.dead.push((row, reason)),
                 (None, Row::Claim(claim)) => work.claims.push(claim),
                 (None, Row::End(end)) => work.ends.push(end),

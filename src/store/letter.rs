@@ -60,6 +60,7 @@ impl<'a> Letter<'a> {
                 ..Self::plain(row.seq, "", row.at, payload::of_cart(row))
             },
             Row::Campaign(row) => Self::plain(row.seq, row.id.as_str(), row.at, payload::of_campaign(row)),
+            Row::Void(seq) => unreachable!("position {seq} has no row that could be refused"),
         }
     }
 

@@ -134,6 +134,8 @@ pub enum Row {
     Cart(CartRow),
     /// Record a campaign's creation or change.
     Campaign(CampaignRow),
+    /// Nothing to write: a position that nobody has, which the cursor passes.
+    Void(Seq),
 }
 
 impl Row {
@@ -144,6 +146,7 @@ impl Row {
             Self::End(row) => row.seq,
             Self::Cart(row) => row.seq,
             Self::Campaign(row) => row.seq,
+            Self::Void(seq) => *seq,
         }
     }
 }

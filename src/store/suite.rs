@@ -296,6 +296,19 @@ pub(super) async fn a_write_dropped_anywhere_lands_whole_or_not_at_all<S: Store>
     assert_eq!(store.scan(None, Seq(0), 1_000_000).await.unwrap().len() as u64, after);
 }
 
+pub(super) async fn a_position_that_nobody_has_is_no_row_and_moves_the_cursor<S: Store>(store: S) {
+    let rows = vec![created(1, 10), Row::Void(Seq(2)), Row::Claim(claim(3, "u3")), Row::Void(Seq(4))];
+    assert_eq!(store.probe(&rows).await, Ok(()));
+    assert_eq!(store.write(&batch(0, rows), &[]).await, committed(1));
+    let only = batch(4, vec![Row::Void(Seq(5)), Row::Void(Seq(6))]);
+    assert_eq!(store.write(&only, &[]).await, committed(0));
+    assert_eq!(store.write(&only, &[]).await, Ok(Written::AlreadyThere));
+    assert_eq!(store.write(&batch(6, vec![Row::Claim(claim(7, "u7"))]), &[]).await, committed(1));
+    let rows = store.scan(None, Seq(0), 10).await.unwrap();
+    assert_eq!(rows.iter().map(|stored| stored.row.claim.seq.0).collect::<Vec<_>>(), [3, 7]);
+    assert_eq!((store.bind(JOURNAL).await.map(|p| p.cursor), store.dead_count().await), (Ok(Seq(7)), Ok(0)));
+}
+
 /// Runs every case against stores that `$fresh` makes: an async function to `(guard, store)`, the store bound.
 macro_rules! store_suite {
     ($fresh:path, $place:path: $($case:ident)*) => {$(
@@ -309,6 +322,7 @@ macro_rules! store_suite {
     ($fresh:path) => {
         $crate::store::suite::store_suite! { $fresh, $crate::store::suite:
             a_batch_lands_whole_and_reads_back_as_it_was
+            a_position_that_nobody_has_is_no_row_and_moves_the_cursor
             a_batch_sent_again_is_recognised
             a_batch_from_elsewhere_is_fenced
             the_same_claim_again_is_fine_and_another_under_its_id_is_not

@@ -64,6 +64,7 @@ pub fn of(lease: &Lease, name: impl Fn(CampaignNo) -> Option<Name>) -> Result<Ba
                 quantity: carted.quantity,
                 address: carted.address,
             }),
+            Event::Void => Row::Void(entry.seq),
             Event::Released(no) => {
                 let closed = CampaignPatch { state: Some(AdminState::Closed), ..CampaignPatch::default() };
                 Row::Campaign(campaign(entry, *no, named(*no)?.0, "released", RELEASED_BY, &closed.to_json()))
@@ -189,6 +190,14 @@ mod tests {
         assert_eq!((claim.campaign, claim.currency), (first.id, Currency::parse("XXX")));
         assert_eq!((third.action, third.by.as_str(), third.id), ("changed", "bob", first.id));
         assert_eq!(CampaignPatch::parse(third.detail.as_bytes()).unwrap().add_stock, Some(3));
+    }
+
+    #[test]
+    fn a_position_that_nobody_has_keeps_its_place_among_the_rows() {
+        let void = |seq| Entry { seq: Seq(seq), at: Timestamp(5), event: Event::Void };
+        let batch = of(&Lease { after: Seq(7), entries: vec![void(8), created(9), void(10)] }, |_| None).unwrap();
+        assert_eq!((batch.upto, batch.mark), (Seq(10), mark(&void(10))));
+        assert!(matches!(&batch.rows[..], [Row::Void(Seq(8)), Row::Campaign(_), Row::Void(Seq(10))]), "{batch:?}");
     }
 
     #[test]

@@ -363,18 +363,20 @@ impl Held {
 fn end(row: &Row) -> Option<(ClaimId, Fate)> {
     match row {
         Row::End(end) => Some((end.moved.claim_id, end.moved.to)),
-        Row::Claim(_) | Row::Cart(_) | Row::Campaign(_) => None,
+        Row::Claim(_) | Row::Cart(_) | Row::Campaign(_) | Row::Void(_) => None,
     }
 }
 
 /// `rows` without those that go where a convicted claim goes: its end, which `convicted` has. A trial knows of no dead
-/// letter that is still to be written, so it would convict the end with its claim.
+/// letter that is still to be written, so it would convict the end with its claim. And without positions that nobody has:
+/// that those pass says nothing of the table.
 fn on_their_own<'r>(rows: &'r [Row], convicted: &BTreeMap<ClaimId, Fate>) -> Cow<'r, [Row]> {
-    if convicted.is_empty() {
+    let is_void = |row: &Row| matches!(row, Row::Void(_));
+    if convicted.is_empty() && !rows.iter().any(is_void) {
         return rows.into();
     }
     let goes_with = |row: &Row| end(row).is_some_and(|(id, to)| convicted.get(&id) == Some(&to));
-    rows.iter().filter(|row| !goes_with(row)).cloned().collect()
+    rows.iter().filter(|row| !goes_with(row) && !is_void(row)).cloned().collect()
 }
 
 /// Why a search named no rows.

@@ -161,7 +161,7 @@ impl Inside {
                         self.dead.remove(letter);
                     }
                 }
-                Row::Cart(_) | Row::Campaign(_) => {}
+                Row::Cart(_) | Row::Campaign(_) | Row::Void(_) => {}
             }
         }
         self.cursor = batch.upto;

@@ -103,6 +103,7 @@ fn codec_seeds() -> Seeds {
         ("settled", vec![moved(Fate::Settled, Some(990))]),
         ("cancelled", vec![moved(Fate::Cancelled, None), moved(Fate::Expired, None)]),
         ("released", vec![Event::Released(CampaignNo(3))]),
+        ("void", vec![Event::Void, Event::Void]),
         ("carts", vec![carted(CartOp::Add(2), None), carted(CartOp::Set(3), key), carted(CartOp::Remove, None)]),
     ];
     let bytes = |events: &[Event]| {

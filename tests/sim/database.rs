@@ -300,7 +300,7 @@ impl Inner {
                     };
                 }
                 Row::Cart(_) if !is_dead => self.letters.check(row)?,
-                Row::End(_) | Row::Cart(_) | Row::Campaign(_) => {}
+                Row::End(_) | Row::Cart(_) | Row::Campaign(_) | Row::Void(_) => {}
             }
         }
         Ok(())
@@ -363,7 +363,7 @@ impl Inner {
                 Row::End(end) if is_dead(i) => panic!("P1: an end went to the dead letters: {end:?}"),
                 Row::End(end) => moved_dead |= !self.end(end),
                 Row::Cart(row) => crate::lines::set(&mut self.carts, row),
-                Row::Campaign(_) => {}
+                Row::Campaign(_) | Row::Void(_) => {}
             }
         }
         self.cursor = batch.upto.0;

@@ -18,7 +18,7 @@ pub fn ailment(row: &Row) -> Option<String> {
     match row {
         Row::Claim(row) => is_poison(row.claim.user.as_str()).then(|| row.claim.user.to_string()),
         Row::Cart(row) => is_poison(row.sku.as_str()).then(|| format!("{}/{}", row.user, row.sku)),
-        Row::End(_) | Row::Campaign(_) => None,
+        Row::End(_) | Row::Campaign(_) | Row::Void(_) => None,
     }
 }
 
@@ -131,7 +131,7 @@ fn shown(id: u64, row: &Row) -> DeadLetter {
     let (kind, at, user) = match row {
         Row::Claim(row) => ("claim", row.claim.accepted_at, Some(row.claim.user)),
         Row::Cart(row) => ("cart", row.at, Some(row.user)),
-        Row::End(_) | Row::Campaign(_) => unreachable!("never refused here"),
+        Row::End(_) | Row::Campaign(_) | Row::Void(_) => unreachable!("never refused here"),
     };
     DeadLetter {
         id,
@@ -166,7 +166,7 @@ impl Inner {
                 self.count(row, place_of(to), 1);
             }
             Row::Cart(row) => lines::set(&mut self.carts, row),
-            Row::End(_) | Row::Campaign(_) => unreachable!("never refused here"),
+            Row::End(_) | Row::Campaign(_) | Row::Void(_) => unreachable!("never refused here"),
         }
         if let Some(letter) = self.letters.take(id) {
             letter.closed = Some(LetterEnd::Requeued);
@@ -184,7 +184,7 @@ impl Inner {
                 let text = format!("the cart of {} has gone on to entry {stands}", row.user);
                 if stands > row.seq { Err(StoreError::Row(text)) } else { Ok(()) }
             }
-            Row::End(_) | Row::Campaign(_) => Ok(()),
+            Row::End(_) | Row::Campaign(_) | Row::Void(_) => Ok(()),
         }
     }
 

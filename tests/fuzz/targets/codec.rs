@@ -41,7 +41,7 @@ fn glances(event: &Event, bytes: &[u8]) {
             assert_eq!(sums, Some((m.campaign, m.quantity, m.amount.map_or(0, |m| m.0), Some(m.to))));
         }
         Event::Carted(c) => assert_eq!((seen, sums), ((None, None, Some(c.address)), None)),
-        Event::Created(_) | Event::Changed(_) | Event::Released(_) => {
+        Event::Created(_) | Event::Changed(_) | Event::Released(_) | Event::Void => {
             assert_eq!((seen, sums), ((None, None, None), None));
         }
     }
