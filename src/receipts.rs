@@ -10,6 +10,8 @@
 //! - From the outside a forged receipt and one of an unknown key look the same; [`ReceiptError::detail`] is for the
 //!   operator.
 
+pub mod sharing;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions};

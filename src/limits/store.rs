@@ -24,9 +24,13 @@ pub const STORE_CHECKPOINT_PAGES: u64 = 4_000;
 /// and few enough that a stuck one is tried again before anybody looks.
 pub const STORE_STATEMENT_MILLIS: u64 = 60_000;
 
-/// Milliseconds after which a PostgreSQL server ends a transaction whose session has fallen silent: so long may the row that
-/// every batch locks stay locked by a node that is gone.
+/// Milliseconds after which a PostgreSQL server ends a transaction whose session has fallen silent, of those that look at many
+/// rows or make tables.
 pub const STORE_IDLE_MILLIS: u64 = 30_000;
+
+/// The same of those that write: so long may the row that every batch locks stay locked by a worker that stands still, after
+/// which another one has taken over. Between two statements of a batch pass microseconds.
+pub const STORE_WRITE_IDLE_MILLIS: u64 = 3_000;
 
 /// Seconds of silence after which a PostgreSQL server asks whether a session is still there.
 pub const STORE_KEEPALIVE_SECS: u64 = 10;

@@ -6,9 +6,10 @@ use std::path::Path;
 use super::postgres::{self, PostgresStore};
 use super::sqlite::SqliteStore;
 use super::{
-    Batch, CampaignRecord, ClaimRow, DeadLetter, DeadRow, Dealt, LetterEnd, Looked, Mend, Mode, Position, Recovery,
-    Row, Store, StoreError, StoredCart, StoredClaim, Totals, Written,
+    Batch, CampaignRecord, ClaimRow, DeadLetter, DeadRow, Dealt, GateRecord, GateState, LetterEnd, Looked, Mend, Mode,
+    Position, Recovery, Row, SharedSecrets, Store, StoreError, StoredCart, StoredClaim, Totals, Written,
 };
+use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::sale::{CampaignId, ClaimId, ClaimStatus, Fate, Seq, Timestamp, UserId};
 
@@ -165,6 +166,49 @@ impl Database {
     /// As every read.
     pub async fn losses(&self) -> Result<Vec<(u64, u64)>, StoreError> {
         each!(self, store => store.losses().await)
+    }
+
+    /// The gates of a shared buffer, by id; none of a node of its own.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn gates(&self) -> Result<Vec<GateRecord>, StoreError> {
+        each!(self, store => store.gates().await)
+    }
+
+    /// Registers a gate in this state, or puts it in this state, and says who did that; tells the state in which it stands
+    /// then. A dismissal is for good: a gate that was dismissed stays so, whoever asks for another state. Where the state
+    /// stays the same, so does who changed it when.
+    ///
+    /// # Errors
+    /// As every write; after [`StoreError::Unknown`] ask again.
+    pub async fn set_gate(&self, id: u128, state: GateState, by: &str) -> Result<GateState, StoreError> {
+        let at = SystemClock.now();
+        each!(self, store => store.set_gate(id, state, by, at).await)
+    }
+
+    /// How often it was bound: a number that only grows.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn bindings(&self) -> Result<u64, StoreError> {
+        each!(self, store => store.bindings().await)
+    }
+
+    /// What the gates of a shared buffer have in common; none before the first one came.
+    ///
+    /// # Errors
+    /// As every read.
+    pub async fn secrets(&self) -> Result<Option<SharedSecrets>, StoreError> {
+        each!(self, store => store.secrets().await)
+    }
+
+    /// Puts `new` there unless somebody was first, all or nothing; gives what stands there then.
+    ///
+    /// # Errors
+    /// As every write; after [`StoreError::Unknown`] ask again.
+    pub async fn put_secrets(&self, new: &SharedSecrets) -> Result<SharedSecrets, StoreError> {
+        each!(self, store => store.put_secrets(new).await)
     }
 
     /// Closes every connection.

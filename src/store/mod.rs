@@ -15,6 +15,7 @@
 mod database;
 mod effect;
 mod fold;
+mod gates;
 mod letter;
 mod pair;
 mod payload;
@@ -27,6 +28,7 @@ mod suite;
 use std::future::Future;
 
 pub use database::{Database, url_problems};
+pub use gates::{GateRecord, GateState, SharedSecrets};
 pub use pair::{CampaignRecord, KnownCampaign, Looked, Mend, Recovery};
 
 use crate::sale::{

@@ -1,4 +1,4 @@
-//! PostgreSQL behind the [`Store`] trait: one writer, a few readers, and a replica for reads where there is one.
+//! PostgreSQL behind the [`Store`](super::Store) trait: one writer, a few readers, and a replica for reads where there is one.
 //!
 //! - All database work runs on two threads of this store's own, one that writes, at the drain's low priority, and one that
 //!   reads. Callers may stop waiting; no future around the database is ever cancelled (`postgres/lane.rs`).
@@ -16,6 +16,7 @@ mod days;
 mod effect;
 mod ends;
 mod error;
+mod gates;
 mod lane;
 mod letters;
 mod pair;
@@ -23,6 +24,7 @@ mod read;
 mod records;
 mod schema;
 mod sessions;
+mod store;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -32,14 +34,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::fold::Owner;
-use super::{
-    Batch, CampaignRecord, ClaimRow, DeadLetter, DeadRow, Dealt, LetterEnd, Looked, Mend, Mode, Position, Recovery,
-    Row, Store, StoreError, StoredCart, StoredClaim, Totals, Written,
-};
+use super::{CampaignRecord, ClaimRow, Looked, Mend, Mode, Position, Recovery, StoreError};
 use crate::config::PartitionBy;
 use crate::limits;
-use crate::sale::{CampaignId, ClaimId, ClaimStatus, Fate, Seq, Timestamp, UserId};
+use crate::sale::{ClaimId, ClaimStatus, Fate, Seq, Timestamp};
 use connection::{Purpose, Target};
 pub use connection::{ServerFacts, Weak};
 use lane::Lane;
@@ -329,10 +327,6 @@ impl PostgresStore {
         }
     }
 
-    fn owner(&self) -> Result<Arc<Owner>, StoreError> {
-        self.sessions.owner().ok_or_else(|| StoreError::Fenced("bound to no journal".to_owned()))
-    }
-
     async fn change<T: Send + 'static>(
         &self,
         work: impl for<'a> FnOnce(&'a mut sqlx::PgConnection) -> Boxed<'a, (Result<T, StoreError>, write::Clean)>
@@ -389,111 +383,4 @@ fn whoami() -> String {
 /// A name that needs no quotes.
 fn word(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '_' }).collect()
-}
-
-impl Store for PostgresStore {
-    async fn bind(&self, journal: u128) -> Result<Position, StoreError> {
-        let (position, taken) = self.change(move |sql| Box::pin(pair::bind(sql, journal))).await?;
-        let Some((epoch, change)) = taken else {
-            return Err(StoreError::Fenced(format!(
-                "{} belongs to journal {:032x}, this one is {journal:032x}: give each data folder a database of its own",
-                self.name(),
-                position.journal
-            )));
-        };
-        self.sessions.set_owner(Owner { journal: format!("{journal:032x}"), epoch });
-        self.sessions.tell(change);
-        Ok(position)
-    }
-
-    async fn write(&self, batch: &Batch, dead: &[DeadRow]) -> Result<Written, StoreError> {
-        assert!(batch.after < batch.upto, "a batch from {} to {}", batch.after, batch.upto);
-        let inside = |row: &Row| batch.after < row.seq() && row.seq() <= batch.upto;
-        assert!(batch.rows.iter().all(inside), "a row outside its batch");
-        let owner = self.owner()?;
-        // The work outlives its caller, if it must: it owns what it needs.
-        let (batch, dead, sessions) = (batch.clone(), dead.to_vec(), self.sessions.clone());
-        self.change(move |sql| {
-            Box::pin(async move {
-                sessions.make_days(sql, &batch.rows).await;
-                write::batch(sql, &owner, &batch, &dead, &|change| sessions.tell(change)).await
-            })
-        })
-        .await
-    }
-
-    async fn probe(&self, rows: &[Row]) -> Result<(), StoreError> {
-        let rows = rows.to_vec();
-        self.change(move |sql| Box::pin(async move { write::probe(sql, &rows).await })).await
-    }
-
-    async fn claim(&self, id: ClaimId) -> Result<Option<StoredClaim>, StoreError> {
-        self.read_anywhere(move |sql| Box::pin(read::claim(sql, id))).await
-    }
-
-    async fn claims_of(&self, user: &UserId, before: Option<Seq>, limit: u32) -> Result<Vec<StoredClaim>, StoreError> {
-        let user = *user;
-        self.read_anywhere(move |sql| Box::pin(read::claims_of(sql, user, before, limit))).await
-    }
-
-    async fn scan(
-        &self,
-        campaign: Option<&CampaignId>,
-        after: Seq,
-        limit: u32,
-    ) -> Result<Vec<StoredClaim>, StoreError> {
-        let campaign = campaign.copied();
-        self.read_anywhere(move |sql| Box::pin(read::scan(sql, campaign, after, limit))).await
-    }
-
-    async fn totals(&self) -> Result<Vec<Totals>, StoreError> {
-        self.read(|sql| Box::pin(read::totals(sql))).await
-    }
-
-    async fn dead_claims(&self, after: Seq, limit: u32) -> Result<Vec<ClaimRow>, StoreError> {
-        self.read(move |sql| Box::pin(read::dead_claims(sql, after, limit))).await
-    }
-
-    async fn cart(&self, user: &UserId) -> Result<StoredCart, StoreError> {
-        let user = *user;
-        self.read_anywhere(move |sql| Box::pin(carts::read(sql, user))).await
-    }
-
-    async fn cart_owners(&self, after: Option<&UserId>, limit: u32) -> Result<(Vec<UserId>, u64), StoreError> {
-        let after = after.copied();
-        self.read(move |sql| Box::pin(carts::owners(sql, after, limit))).await
-    }
-
-    async fn dead_letters(&self, after: u64, limit: u32) -> Result<Vec<DeadLetter>, StoreError> {
-        self.read(move |sql| Box::pin(letters::list(sql, after, limit))).await
-    }
-
-    async fn dead_letter(&self, id: u64) -> Result<Option<DeadLetter>, StoreError> {
-        self.read(move |sql| Box::pin(letters::one(sql, id))).await
-    }
-
-    async fn requeue(&self, id: u64) -> Result<Dealt, StoreError> {
-        let (sessions, owner) = (self.sessions.clone(), self.owner()?);
-        self.change(move |sql| {
-            Box::pin(async move { letters::requeue(sql, &owner, id, &|change| sessions.tell(change)).await })
-        })
-        .await
-    }
-
-    async fn discard(&self, id: u64, by: &str, reason: &str) -> Result<Dealt, StoreError> {
-        let (sessions, owner, by, reason) = (self.sessions.clone(), self.owner()?, by.to_owned(), reason.to_owned());
-        self.change(move |sql| {
-            let tell = move |change| sessions.tell(change);
-            Box::pin(async move { letters::discard(sql, &owner, id, (&by, &reason), &tell).await })
-        })
-        .await
-    }
-
-    async fn closed_letter(&self, id: u64) -> Result<Option<LetterEnd>, StoreError> {
-        self.read(move |sql| Box::pin(letters::closed(sql, id))).await
-    }
-
-    async fn dead_count(&self) -> Result<u64, StoreError> {
-        self.read(|sql| Box::pin(letters::count(sql))).await
-    }
 }

@@ -16,6 +16,7 @@ mod connection;
 mod effect;
 mod ends;
 mod error;
+mod gates;
 mod letters;
 mod pair;
 mod read;

@@ -1,10 +1,11 @@
 //! What every store must do, as tests that know nothing but the trait. A database joins by [`store_suite!`].
 //!
 //! Each case gets a fresh store, bound to [`JOURNAL`]. What becomes of claims after their acceptance is in [`ends`], what is
-//! done about dead letters in [`letters`], carts in [`carts`].
+//! done about dead letters in [`letters`], carts in [`carts`], what many gates share in [`gates`].
 
 pub(super) mod carts;
 pub(super) mod ends;
+pub(super) mod gates;
 pub(super) mod letters;
 
 use super::{Batch, CampaignRow, ClaimRow, DeadRow, Row, Store, StoreError, Written};
@@ -349,6 +350,11 @@ macro_rules! store_suite {
         }
         $crate::store::suite::store_suite! { $fresh, $crate::store::suite::carts:
             of_several_operations_on_a_line_the_last_that_lives_counts
+        }
+        $crate::store::suite::store_suite! { $fresh, $crate::store::suite::gates:
+            a_gate_is_active_until_it_leaves_and_can_come_back
+            a_gate_that_was_dismissed_stays_so
+            of_secrets_the_first_that_came_count
         }
         $crate::store::suite::store_suite! { $fresh, $crate::store::suite::letters:
             the_end_of_a_claim_that_dies_in_the_same_batch_goes_with_it

@@ -106,7 +106,7 @@ fn settings(purpose: Purpose) -> String {
         "SET lock_timeout = {lock}; SET idle_in_transaction_session_timeout = {idle}; SET synchronous_commit = on; \
          SET default_transaction_isolation = 'read committed'; SET plan_cache_mode = force_custom_plan; \
          SET tcp_keepalives_idle = {keepalive}; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3",
-        idle = limits::STORE_IDLE_MILLIS,
+        idle = if purpose == Purpose::Write { limits::STORE_WRITE_IDLE_MILLIS } else { limits::STORE_IDLE_MILLIS },
         keepalive = limits::STORE_KEEPALIVE_SECS,
     );
     // Making an index on tables of another version takes what it takes, and so does a look at all rows.

@@ -11,7 +11,10 @@ use super::error::{Moment, before, from_sqlx};
 use crate::config::PartitionBy;
 
 /// The migrations, oldest first. One that has been released is never changed.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("../../../migrations/postgres/0001_tables.sql")];
+pub(super) const MIGRATIONS: &[&str] = &[
+    include_str!("../../../migrations/postgres/0001_tables.sql"),
+    include_str!("../../../migrations/postgres/0002_gates.sql"),
+];
 
 /// What makes the table of claims one of partitions.
 const BY_DAY: &str = include_str!("../../../migrations/postgres/by_day.sql");
@@ -20,7 +23,7 @@ const BY_DAY: &str = include_str!("../../../migrations/postgres/by_day.sql");
 const LEAST_SERVER: i32 = 130_000;
 
 /// All tables of ours.
-pub(super) const TABLES: [&str; 11] = [
+pub(super) const TABLES: [&str; 13] = [
     "claims",
     "campaigns",
     "campaign_log",
@@ -31,6 +34,8 @@ pub(super) const TABLES: [&str; 11] = [
     "forebay_meta",
     "recoveries",
     "lost_claims",
+    "gates",
+    "shared_secrets",
     "forebay_schema",
 ];
 

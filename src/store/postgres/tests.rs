@@ -9,7 +9,7 @@ use super::PostgresStore;
 use crate::config::PartitionBy;
 use crate::sale::{Seq, Timestamp, Units, UserId};
 use crate::store::suite::{self, JOURNAL, batch, changed, claim, claims, committed, created};
-use crate::store::{Looked, Mend, Mode, Position, Recovery, Row, Store, StoreError, Written};
+use crate::store::{GateState, Looked, Mend, Mode, Position, Recovery, Row, Store, StoreError, Written};
 
 fn store_of(url: &str, mode: Mode) -> PostgresStore {
     PostgresStore::open(url, None, PartitionBy::None, mode).expect("a URL")
@@ -115,8 +115,27 @@ async fn a_reader_beside_the_writer_sees_and_changes_nothing_but_reads() {
     assert_eq!(reader.scan(None, Seq(0), 10).await, store.scan(None, Seq(0), 10).await);
     outage(reader.bind(JOURNAL).await, "reading only");
     outage(reader.migrate().await, "reading only");
+    assert_eq!(store.set_gate(1, GateState::Active, "w", Timestamp(1)).await, Ok(GateState::Active));
+    assert_eq!((reader.gates().await, reader.secrets().await), (store.gates().await, Ok(None)));
+    outage(reader.set_gate(1, GateState::Left, "w", Timestamp(1)).await, "reading only");
     assert_eq!(store.write(&claims(5, 5), &[]).await, FIVE);
     assert_eq!(reader.totals().await.map(|t| t[0].persisted), Ok(Units(10)));
+}
+
+#[tokio::test]
+async fn tables_of_the_first_version_are_brought_up_to_date() {
+    let scratch = Postgres::scratch();
+    scratch.sql(&format!(
+        "{}; INSERT INTO forebay_schema VALUES (1, 1, 'none'); \
+         INSERT INTO forebay_meta VALUES (1, '{JOURNAL:032x}', 5, 1)",
+        super::schema::MIGRATIONS[0]
+    ));
+    let store = store_of(&scratch.url(), Mode::ReadWrite);
+    outage(store.bind(JOURNAL).await, "forebay migrate");
+    let missing = super::schema::MIGRATIONS.len() as u32 - 1;
+    assert_eq!((store.migrate().await, store.migrate().await), (Ok(missing), Ok(0)));
+    assert_eq!(store.bind(JOURNAL).await.map(|p| p.cursor), Ok(Seq(5)));
+    assert_eq!(store.set_gate(1, GateState::Active, "w", Timestamp(1)).await, Ok(GateState::Active));
 }
 
 #[tokio::test]

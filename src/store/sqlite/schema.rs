@@ -18,6 +18,7 @@ pub(super) const MIGRATIONS: &[&str] = &[
     include_str!("../../../migrations/sqlite/0003_carts.sql"),
     include_str!("../../../migrations/sqlite/0004_pair.sql"),
     include_str!("../../../migrations/sqlite/0005_mark.sql"),
+    include_str!("../../../migrations/sqlite/0006_gates.sql"),
 ];
 
 /// SQLite before this could corrupt a database whose write-ahead log is reset while another connection writes

@@ -11,7 +11,7 @@ use sqlx::{Connection, SqliteConnection};
 use super::{Mode, SqliteStore};
 use crate::sale::{Seq, Timestamp, Units, UserId};
 use crate::store::suite::{self, JOURNAL, batch, changed, claim, claims, committed, created};
-use crate::store::{Batch, Looked, Mend, Position, Recovery, Row, Store, StoreError, Written};
+use crate::store::{Batch, GateState, Looked, Mend, Position, Recovery, Row, Store, StoreError, Written};
 
 fn store_in(dir: &Path, mode: Mode) -> SqliteStore {
     SqliteStore::open(&format!("sqlite:{}/forebay.db", dir.display()), mode).expect("a URL")
@@ -190,6 +190,9 @@ async fn a_reader_beside_the_writer_sees_and_changes_nothing_but_reads() {
     let refused = reader.bind(JOURNAL).await;
     assert!(matches!(&refused, Err(StoreError::Outage(why)) if why.contains("reading only")), "{refused:?}");
     outage(reader.migrate().await, "reading only");
+    assert_eq!(store.set_gate(1, GateState::Active, "w", Timestamp(1)).await, Ok(GateState::Active));
+    assert_eq!((reader.gates().await, reader.secrets().await), (store.gates().await, Ok(None)));
+    outage(reader.set_gate(1, GateState::Left, "w", Timestamp(1)).await, "reading only");
     assert_eq!(store.write(&claims(5, 5), &[]).await, FIVE);
     assert_eq!(reader.totals().await.map(|t| t[0].persisted), Ok(Units(10)));
 }

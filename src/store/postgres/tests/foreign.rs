@@ -78,7 +78,7 @@ async fn a_session_bears_our_name_whatever_the_url_says() {
     let scratch = Postgres::scratch();
     let url = format!("{}?application_name=shop", scratch.url());
     let store = PostgresStore::open(&url, None, PartitionBy::None, Mode::ReadWrite).expect("a URL");
-    assert_eq!(store.migrate().await, Ok(1));
+    assert_eq!(store.migrate().await, Ok(super::super::schema::MIGRATIONS.len() as u32));
     assert_eq!(store.lock().await, Ok(()));
     let names = "SELECT count(*), count(*) FILTER (WHERE application_name LIKE 'forebay process%') FROM pg_stat_activity \
                  WHERE datname = current_database() AND application_name <> 'psql'";
