@@ -118,7 +118,7 @@ impl Sums {
 
 /// Where one campaign's units are, by the source that says so.
 #[derive(Debug, Clone, Copy, Default)]
-struct Account {
+pub(crate) struct Account {
     /// The book's stock and free.
     stock: Sum,
     free: Sum,
@@ -135,6 +135,24 @@ struct Account {
 }
 
 impl Account {
+    /// From pairs of units and money: all and free, then (units before money) claims that wait, ends that wait and pay, ends
+    /// that wait and give back, and the database's persisted, settled, returned and dead.
+    pub(crate) fn of(numbers: &[i64; 18]) -> Self {
+        let [stock, free, total, left, rest @ ..] = *numbers;
+        let sum = |at: usize| Sum { units: rest[2 * at], money: rest[2 * at + 1] };
+        Self {
+            stock: Sum { units: stock, money: total },
+            free: Sum { units: free, money: left },
+            waiting: sum(0),
+            settling: sum(1),
+            returning: sum(2),
+            persisted: sum(3),
+            settled: sum(4),
+            returned: sum(5),
+            dead: sum(6),
+        }
+    }
+
     fn ending(&mut self, fate: Fate) -> &mut Sum {
         if fate.returns_units() { &mut self.returning } else { &mut self.settling }
     }
@@ -143,7 +161,7 @@ impl Account {
         if fate.returns_units() { &mut self.returned } else { &mut self.settled }
     }
 
-    fn balance(&self) -> Balance {
+    pub(crate) fn balance(&self) -> Balance {
         // One order for units and money alike; each is taken off as far as it goes.
         let spread = |of: fn(&Sum) -> i64| {
             let mut rest = of(&self.settling) + of(&self.returning);
@@ -181,6 +199,8 @@ impl Account {
 #[derive(Debug, Default)]
 pub struct Ledger {
     accounts: Vec<Account>,
+    /// The database's sums as [`Self::take_stored`] has given them.
+    told: Vec<Option<[Sum; 4]>>,
 }
 
 impl Ledger {
@@ -246,6 +266,26 @@ impl Ledger {
                 Became::DeadMoved(_) => {}
             }
         }
+    }
+
+    /// The database's sums of the campaigns of which they have changed since the last time; of all, the first time.
+    pub fn take_stored(&mut self) -> Vec<(CampaignNo, Balance)> {
+        self.told.resize(self.accounts.len(), None);
+        let mut changed = Vec::new();
+        for (no, (account, told)) in self.accounts.iter().zip(&mut self.told).enumerate() {
+            let now = [account.persisted, account.settled, account.returned, account.dead];
+            if told.replace(now) != Some(now) {
+                let stored = Account {
+                    persisted: now[0],
+                    settled: now[1],
+                    returned: now[2],
+                    dead: now[3],
+                    ..Account::default()
+                };
+                changed.push((CampaignNo(no as u32), stored.balance()));
+            }
+        }
+        changed
     }
 
     /// One campaign's balance; zeroes for a campaign never heard of.

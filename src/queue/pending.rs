@@ -253,6 +253,13 @@ impl Pending {
         found
     }
 
+    /// The last entry that is in the database, and, as of then, the database's sums of the campaigns of which they have changed
+    /// since the last time: of all, the first time. The other sums are zeroes.
+    pub(crate) fn take_stored(&self) -> (Seq, Vec<(CampaignNo, Balance)>) {
+        let mut inner = self.lock();
+        (inner.retired, inner.ledger.take_stored())
+    }
+
     /// The balance of a campaign, read whole.
     pub fn balance(&self, no: CampaignNo) -> Balance {
         self.lock().ledger.balance(no)

@@ -2,128 +2,24 @@
 
 use std::collections::BTreeMap;
 
-use forebay::queue::book::{AdminVerdict, Verdict, change_digest, create_digest};
-use forebay::queue::carts::{CartBase, CartVerdict, Line};
-use forebay::queue::redis::protocol::{self, LoadedCart};
-use forebay::queue::{
-    AdminAction, AdminCommand, AdminDone, AdminRefusal, Book, CartCommand, CartOutcome, ClaimCommand, HashKey,
-    MoveCommand, MoveDone, Outcome, Refusal,
-};
-use forebay::sale::{CampaignNo, Carted, Durability, Entry, Event, Money, Seq, Sku, Timestamp, Units, UserId};
+use forebay::queue::book::{change_digest, create_digest};
+use forebay::queue::redis::protocol::{self, LoadedCart, Retiring, Word};
+use forebay::queue::{AdminAction, AdminCommand, CartOutcome, codec};
+use forebay::sale::{CampaignNo, Event, Money, Seq, Timestamp, UserId};
 use rand::Rng;
 
 use crate::draws::{Draws, Wish};
-use crate::gate::{Gate, number};
+use crate::gate::{Gate, Said, bytes};
+use crate::looks::Views;
+use crate::paper::{Answer, DISK, KEY, Paper, name};
 use crate::redis::Redis;
 
-const KEY: HashKey = HashKey([9; 16]);
-const DISK: Durability = Durability::Disk;
-
-/// The book, and the entries that it has made since the database was last told.
-struct Paper {
-    book: Book,
-    waiting: Vec<Entry>,
-    retired: Seq,
-    /// What each cart is, and what the database has of it.
-    carts: BTreeMap<UserId, Cart>,
-    stored: BTreeMap<UserId, Cart>,
-}
-
-/// The last operation's position, and the lines.
-type Cart = (Seq, BTreeMap<Sku, u32>);
-
-fn enter_cart(carts: &mut BTreeMap<UserId, Cart>, seq: Seq, carted: &Carted) {
-    let cart = carts.entry(carted.user).or_default();
-    cart.0 = seq;
-    match carted.quantity {
-        0 => drop(cart.1.remove(&carted.sku)),
-        quantity => drop(cart.1.insert(carted.sku, quantity)),
-    }
-}
-
-/// What both must say.
-#[derive(Debug, PartialEq)]
-enum Answer {
-    Claim(Outcome),
-    End(Result<MoveDone, forebay::queue::MoveRefusal>),
-    Admin(Result<AdminDone, AdminRefusal>),
-    Cart(CartOutcome),
-}
-
-impl Paper {
-    fn enter(&mut self, now: Timestamp, event: Event) -> Seq {
-        let entry = Entry { seq: self.book.next_seq(), at: now, event };
-        self.book.apply(&entry);
-        self.waiting.push(entry);
-        self.book.last_seq()
-    }
-
-    fn claim(&mut self, now: Timestamp, max: u64, command: &ClaimCommand) -> Answer {
-        let outcome = match self.book.decide(now, DISK, command) {
-            Verdict::Accept(_) if self.waiting.len() as u64 >= max => Outcome::Refused(Refusal::BufferFull),
-            Verdict::Accept(claim) => {
-                self.enter(now, Event::Claimed(claim));
-                Outcome::Accepted { seq: claim.seq, at: now, amount: claim.amount }
-            }
-            Verdict::Replay(replay) => Outcome::Replayed(replay),
-            Verdict::Refuse(refusal) => Outcome::Refused(refusal),
-        };
-        Answer::Claim(outcome)
-    }
-
-    fn end(&mut self, now: Timestamp, command: &MoveCommand) -> Answer {
-        Answer::End(match self.book.decide_move(command) {
-            Ok(Some(moved)) => {
-                self.enter(now, Event::Moved(moved));
-                Ok(MoveDone::Moved)
-            }
-            Ok(None) => Ok(MoveDone::Repeated),
-            Err(refusal) => Err(refusal),
-        })
-    }
-
-    fn cart(&mut self, now: Timestamp, max: u64, command: &CartCommand) -> Answer {
-        let mut base = CartBase::Unknown;
-        let quantity = loop {
-            let number = match self.book.decide_cart(now, command, &base) {
-                CartVerdict::Load(number) => number,
-                CartVerdict::Accept(_) if self.waiting.len() as u64 >= max => {
-                    return Answer::Cart(CartOutcome::BufferFull);
-                }
-                CartVerdict::Accept(quantity) => break quantity,
-                CartVerdict::Replay(seq) => return Answer::Cart(CartOutcome::Replayed(seq)),
-                CartVerdict::KeyReused => return Answer::Cart(CartOutcome::KeyReused),
-                CartVerdict::Full => return Answer::Cart(CartOutcome::Full),
-                CartVerdict::KeysFull => panic!("so many keys"),
-            };
-            let lines = self.carts.get(&command.user).map(|cart| cart.1.clone()).unwrap_or_default();
-            let lines = lines.iter().map(|(sku, quantity)| Line { sku: KEY.sku(sku), quantity: *quantity }).collect();
-            base = CartBase::Loaded { number, lines };
-        };
-        let CartCommand { user, sku, op, key, .. } = *command;
-        let carted = Carted { user, sku, op, quantity, key, address: command.user_hash.address() };
-        let seq = self.enter(now, Event::Carted(carted));
-        enter_cart(&mut self.carts, seq, &carted);
-        Answer::Cart(CartOutcome::Done(seq))
-    }
-
-    fn admin(&mut self, now: Timestamp, command: &AdminCommand) -> Answer {
-        Answer::Admin(match self.book.decide_admin(command) {
-            Ok(AdminVerdict::Enter(event, done)) => {
-                self.enter(now, *event);
-                Ok(done)
-            }
-            Ok(AdminVerdict::Done(done)) => Ok(done),
-            Err(refusal) => Err(refusal),
-        })
-    }
-}
-
-struct Pair {
-    paper: Paper,
-    gate: Gate,
-    draws: Draws,
-    max: u64,
+pub struct Pair {
+    pub paper: Paper,
+    pub gate: Gate,
+    pub draws: Draws,
+    pub max: u64,
+    pub views: Views,
     counts: BTreeMap<&'static str, u64>,
 }
 
@@ -131,21 +27,15 @@ impl Pair {
     fn new(redis: &Redis, seed: u64) -> Self {
         let mut draws = Draws::new(seed, KEY);
         let max = if draws.rng.random_bool(0.2) { draws.rng.random_range(5..60) } else { 1_000_000 };
-        let paper = Paper {
-            book: Book::new(KEY, 1 << 34),
-            waiting: Vec::new(),
-            retired: Seq(0),
-            carts: BTreeMap::new(),
-            stored: BTreeMap::new(),
-        };
-        Self { paper, gate: Gate::new(redis.connect(), &format!("s{seed}")), draws, max, counts: BTreeMap::new() }
+        let gate = Gate::new(redis.connect(), &format!("s{seed}"));
+        Self { paper: Paper::new(), gate, draws, max, views: Views::default(), counts: BTreeMap::new() }
     }
 
-    fn count(&mut self, what: &'static str) {
+    pub fn count(&mut self, what: &'static str) {
         *self.counts.entry(what).or_default() += 1;
     }
 
-    fn now(&self) -> Timestamp {
+    pub fn now(&self) -> Timestamp {
         Timestamp(self.draws.now).max(self.paper.book.time())
     }
 
@@ -176,25 +66,28 @@ impl Pair {
                 Some(protocol::create(command, spec, *seed, create_digest(spec), &name))
             }
             AdminAction::Change(id, patch) => {
-                // A gate works out what comes of it from what it has seen of the campaign.
                 let no = self.paper.book.number(id)?;
                 let campaign = self.paper.book.campaign(no).expect("a campaign with a number");
-                let changed = forebay::queue::change::changed(campaign, patch);
-                let (spec, shares) = match &changed {
-                    Ok((spec, free, left)) => {
-                        let (undrawn, open) = campaign.undrawn();
-                        let money = Money(undrawn.0 + left.0 - campaign.left.0);
-                        let open = Units(open.0 + free.0 - campaign.free.0);
-                        (spec.clone(), protocol::shares(spec, &campaign.seed, money, open, campaign.drawn))
-                    }
-                    // A closed one, or a repeated key, is for the library to say.
-                    Err(_) => (campaign.spec.clone(), Vec::new()),
+                let said = self.gate.submit(self.draws.now, self.max, vec![protocol::look_campaign(no, 0)]);
+                let said = said.unwrap_or_else(|error| panic!("{error}"));
+                let seen = protocol::looked_campaign(&said.answers[0], 0).expect("a campaign").expect("it is there");
+                let changed = seen.changed(patch);
+                if !campaign.released {
+                    let mine = forebay::queue::change::changed(campaign, patch);
+                    let (changed, mine) =
+                        (changed.as_ref().map(|after| &after.spec), mine.as_ref().map(|after| &after.0));
+                    assert_eq!(changed, mine, "what comes of {patch:?}");
+                }
+                // A closed one, or a repeated key, is for the library to say.
+                let (spec, shares) = match changed {
+                    Ok(after) => (after.spec, after.shares),
+                    Err(_) => (seen.campaign.spec.clone(), Vec::new()),
                 };
-                if matches!(self.paper.book.decide_admin(command), Err(AdminRefusal::Field(_))) {
+                if matches!(self.paper.book.decide_admin(command), Err(forebay::queue::AdminRefusal::Field(_))) {
                     return None;
                 }
                 let name = self.gate.lay(&shares);
-                Some(protocol::change(command, (campaign, no), (patch, &spec), change_digest(patch), &name))
+                Some(protocol::change(command, &seen, (patch, &spec), change_digest(patch), &name))
             }
         }
     }
@@ -229,7 +122,7 @@ impl Pair {
                 let Wish::Admin(command) = &next else { panic!("only a wish is refused by the gate") };
                 assert!(matches!(
                     self.paper.book.decide_admin(command),
-                    Err(AdminRefusal::Field(_) | AdminRefusal::Unknown(_))
+                    Err(forebay::queue::AdminRefusal::Field(_) | forebay::queue::AdminRefusal::Unknown(_))
                 ));
                 self.count("refused by the gate");
                 return;
@@ -250,24 +143,48 @@ impl Pair {
                 Wish::Cart(command) => self.paper.cart(now, self.max, command),
             })
             .collect();
-        let (mut last, mut answers) = self.gate.submit(self.draws.now, self.max, commands);
-        if let (Wish::Cart(command), Ok(CartOutcome::Load(number))) = (&asked[0], protocol::cart_outcome(&answers[0])) {
+        // Looks in a call see what was decided before them.
+        let looks = if matches!(asked[0], Wish::Cart(_)) { Vec::new() } else { self.draw_looks() };
+        commands.extend(looks.iter().map(|look| look.command()));
+        let mut said = self.submit(commands);
+        if let Wish::Cart(command) = &asked[0]
+            && let Ok(CartOutcome::Load(number)) = protocol::cart_outcome(bytes(&said.answers[0]))
+        {
             let cart = self.paper.stored.get(&command.user).cloned().unwrap_or_default();
             let loaded = LoadedCart { number, version: cart.0, lines: cart.1.into_iter().collect() };
             let other = LoadedCart { number: number + 1, ..loaded.clone() };
             for (loaded, is_other) in [(other, true), (loaded, false)] {
-                (last, answers) =
-                    self.gate.submit(self.draws.now, self.max, vec![protocol::cart(command, Some(&loaded))]);
-                let again = protocol::cart_outcome(&answers[0]) == Ok(CartOutcome::Load(number));
+                said = self.submit(vec![protocol::cart(command, Some(&loaded))]);
+                let again = protocol::cart_outcome(bytes(&said.answers[0])) == Ok(CartOutcome::Load(number));
                 assert_eq!(again, is_other, "a cart is taken under the number that it was asked for");
             }
             self.count("carts loaded");
         }
-        for ((asked, answer), expected) in asked.iter().zip(&answers).zip(&expected) {
-            assert_eq!(&Self::read(asked, answer), expected, "{asked:?}");
+        for ((asked, answer), expected) in asked.iter().zip(&said.answers).zip(&expected) {
+            assert_eq!(&Self::read(asked, bytes(answer)), expected, "{asked:?}");
             self.count(name(expected));
         }
-        assert_eq!(last, self.paper.book.last_seq());
+        self.check_made(&said.entries, said.first, said.count, said.at);
+        for (look, answer) in looks.iter().zip(&said.answers[asked.len()..]) {
+            self.check_look(look, answer);
+        }
+    }
+
+    pub fn submit(&mut self, commands: Vec<Vec<u8>>) -> Said {
+        self.gate.submit(self.draws.now, self.max, commands).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// What a gate would keep of a call are the book's last entries.
+    fn check_made(&self, mut made: &[u8], first: Seq, count: u32, at: Timestamp) {
+        assert_eq!(first.plus(count.into()), self.paper.book.next_seq());
+        let context = codec::FrameContext { first_seq: first, at, durability: DISK };
+        let known = &self.paper.waiting[self.paper.waiting.len() - count as usize..];
+        for (index, known) in known.iter().enumerate() {
+            let (entry, len) = codec::decode(made, &context, index as u64).expect("an entry");
+            assert_eq!(&entry, known);
+            made = &made[len..];
+        }
+        assert!(made.is_empty());
     }
 
     fn sweep(&mut self) {
@@ -290,7 +207,7 @@ impl Pair {
             self.paper.enter(now, Event::Released(no));
         }
         let args = [
-            self.gate.epoch.clone(),
+            self.gate.epoch.to_string(),
             self.draws.now.to_string(),
             upto.0.to_string(),
             grace.to_string(),
@@ -299,9 +216,10 @@ impl Pair {
             "0".into(),
             count.to_string(),
         ];
-        let said = self.gate.call("sweep", &args.map(String::into_bytes)).unwrap_or_else(|error| panic!("{error}"));
-        let said: Vec<u64> = said[1..].iter().map(|n| number(n)).collect();
-        assert_eq!(said, [self.paper.book.last_seq().0, done, u64::from(more), u64::from(released.is_some())]);
+        let said = self.gate.call("sweep", &args).unwrap_or_else(|error| panic!("{error}"));
+        let said = protocol::swept(&said).expect("an answer");
+        assert_eq!((said.expired, said.more, said.released), (done, more, released.is_some()));
+        self.check_made(&said.entries, said.first, said.count, said.at);
         *self.counts.entry("expired").or_default() += done;
         if let Some(no) = released {
             self.count("released");
@@ -311,28 +229,33 @@ impl Pair {
         }
     }
 
-    /// Some of what waits reaches the database.
-    fn drain(&mut self) {
-        let now = self.draws.now.to_string().into_bytes();
-        let take = [now.clone(), b"w1".to_vec(), b"7".to_vec(), b"60000000".to_vec()];
-        let taken = self.gate.call("take", &take).unwrap_or_else(|error| panic!("{error}"));
-        assert_eq!(number(&taken[1]), self.paper.retired.0);
-        let count = taken.len() - 2;
-        assert_eq!(count, self.paper.waiting.len().min(7));
-        for (at, (bytes, expected)) in taken[2..].iter().zip(&self.paper.waiting).enumerate() {
-            let entry = protocol::entry(bytes, self.paper.retired.plus(at as u64 + 1), DISK);
-            assert_eq!(entry.as_ref(), Ok(expected));
+    /// Some of what waits reaches the database, after a worker has read ahead.
+    fn drain(&mut self, most: usize) {
+        let (now, lease) = (self.draws.now, 60_000_000);
+        let ahead = if self.draws.rng.random_bool(0.5) { self.draws.rng.random_range(0..9) } else { 0 };
+        let taken = self.gate.take(now, "w1", self.paper.retired.plus(ahead), most, lease).expect("a lease");
+        assert_eq!((taken.retired, taken.seq), (self.paper.retired, self.paper.book.last_seq()));
+        let known = self.paper.waiting.iter().skip(ahead as usize).take(most);
+        assert_eq!(taken.items.len(), known.clone().count());
+        for ((at, item), known) in taken.items.iter().zip(known) {
+            let context = codec::FrameContext { first_seq: known.seq, at: *at, durability: DISK };
+            assert_eq!(codec::decode(item, &context, 0).as_ref().map(|read| &read.0), Ok(known));
         }
-        let upto = self.paper.retired.plus(count as u64);
-        let retire =
-            [now, b"w1".to_vec(), self.gate.epoch.clone().into_bytes(), upto.0.to_string().into_bytes(), b"0".to_vec()];
-        assert_eq!(self.gate.call("retire", &retire), Ok(vec![b"OK".to_vec()]));
-        self.paper.retired = upto;
-        for entry in self.paper.waiting.drain(..count) {
-            if let Event::Carted(carted) = &entry.event {
-                enter_cart(&mut self.paper.stored, entry.seq, carted);
-            }
+        let mut retiring = Retiring::new(self.paper.retired);
+        let draws = &mut self.draws.rng;
+        let count = self.paper.waiting.len().min(most);
+        for entry in self.paper.drain(count, || draws.random_bool(0.1)) {
+            retiring.add(&entry.event);
         }
+        let database: Vec<_> = self.paper.database.iter().map(|(no, sums)| (*no, *sums)).collect();
+        // Told twice, because the first answer may have been lost.
+        for _ in 0..2 {
+            assert_eq!(self.gate.retire((now, "w1", lease), &retiring, &database), Word::Ok);
+        }
+        self.settle_carts();
+    }
+
+    fn settle_carts(&mut self) {
         // Those of which nothing waits leave at once, and only those.
         let users: Vec<UserId> = self.paper.stored.keys().copied().collect();
         let named = users.iter().map(|user| user.as_bytes().to_vec());
@@ -375,68 +298,46 @@ impl Pair {
     }
 
     fn run(&mut self) {
-        for _ in 0..120 {
+        for _ in 0..126 {
             self.draws.pass();
-            match self.draws.rng.random_range(0..20) {
+            match self.draws.rng.random_range(0..21) {
                 0..2 => self.sweep(),
-                2..4 => self.drain(),
+                2..4 => self.drain(7),
+                4 => self.poll(),
                 _ => self.batch(),
             }
         }
         self.check();
-    }
-}
-
-fn name(answer: &Answer) -> &'static str {
-    match answer {
-        Answer::Claim(Outcome::Accepted { .. }) => "accepted",
-        Answer::Claim(Outcome::Replayed(_)) => "replayed",
-        Answer::Claim(Outcome::Refused(refusal)) => match refusal {
-            Refusal::AlreadyClaimed(_) => "already claimed",
-            Refusal::SoldOut { .. } => "sold out",
-            Refusal::NotOpen { .. } => "not open",
-            Refusal::Ended => "ended",
-            Refusal::Paused => "paused",
-            Refusal::KeyReused => "key reused",
-            Refusal::OverLimit { .. } => "over the limit",
-            Refusal::UnknownCampaign => "unknown campaign",
-            Refusal::BufferFull => "buffer full",
-            Refusal::NotDurable => "not durable",
-        },
-        Answer::Claim(_) => "other",
-        Answer::Cart(outcome) => match outcome {
-            CartOutcome::Done(_) => "cart changed",
-            CartOutcome::Replayed(_) => "cart replayed",
-            CartOutcome::KeyReused => "cart key reused",
-            CartOutcome::Full => "cart full",
-            _ => "cart refused",
-        },
-        Answer::End(Ok(MoveDone::Moved)) => "moved",
-        Answer::End(Ok(MoveDone::Repeated)) => "moved before",
-        Answer::End(Err(_)) => "not moved",
-        Answer::Admin(Ok(AdminDone::Created(_))) => "created",
-        Answer::Admin(Ok(AdminDone::Identical(_))) => "identical",
-        Answer::Admin(Ok(AdminDone::Changed(_))) => "changed",
-        Answer::Admin(Ok(AdminDone::Replayed(_))) => "change replayed",
-        Answer::Admin(Err(_)) => "wish refused",
+        self.poll();
+        self.drain(usize::MAX >> 12);
+        assert!(!self.gate.has("list"), "everything is in the database");
+        self.check_nothing_waits();
+        for no in 0..self.paper.book.campaigns().len() as u32 {
+            let balance = self.paper.balance(CampaignNo(no));
+            assert_eq!((balance.accepted, balance.error(), balance.money_error()), (0, 0, 0), "{no}");
+            self.check_balance(CampaignNo(no));
+        }
     }
 }
 
 /// What must have happened in a thousand seeds, at least so often.
-const GATES: [(&str, u64); 28] = [
+const GATES: [(&str, u64); 32] = [
     ("accepted", 10_000),
     ("already claimed", 4_000),
+    ("balances", 10_000),
     ("buffer full", 200),
     ("cart changed", 5_000),
     ("cart full", 15),
     ("cart key reused", 20),
     ("cart replayed", 200),
     ("carts loaded", 1_000),
+    ("carts seen", 3_000),
     ("change replayed", 60),
     ("changed", 1_500),
     ("created", 2_000),
     ("ended", 10_000),
     ("expired", 2_000),
+    ("found waiting", 8_000),
     ("identical", 200),
     ("key reused", 300),
     ("moved", 3_000),
@@ -445,6 +346,7 @@ const GATES: [(&str, u64); 28] = [
     ("not open", 1_000),
     ("over the limit", 10_000),
     ("paused", 800),
+    ("polls", 5_000),
     ("refused by the gate", 300),
     ("released", 800),
     ("replayed", 1_000),

@@ -207,13 +207,14 @@ impl Draws {
             let user = UserId::parse("u0").expect("a name");
             let claim_id = ClaimId([7; 16]);
             return Wish::End(
-                MoveCommand { claim_id, campaign: CampaignNo(0), to, by: "orders".into(), reason: "".into() },
+                MoveCommand { claim_id, campaign: CampaignNo(0), user, to, by: "orders".into(), reason: "".into() },
                 user,
             );
         };
         let claim = self.claims[self.rng.random_range(last.saturating_sub(25)..=last)];
         let reason = if self.percent(30) { "changed my mind" } else { "" };
         let (by, campaign) = ("orders".into(), claim.campaign);
-        Wish::End(MoveCommand { claim_id: claim.claim_id, campaign, to, by, reason: reason.into() }, claim.user)
+        let (claim_id, user) = (claim.claim_id, claim.user);
+        Wish::End(MoveCommand { claim_id, campaign, user, to, by, reason: reason.into() }, user)
     }
 }

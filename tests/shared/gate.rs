@@ -1,72 +1,155 @@
 //! A gate as the tests need it: it calls the library and reads its answers.
 
-use forebay::queue::redis::{LIBRARY, protocol};
-use forebay::sale::{CampaignNo, Durability, Entry, Money, Seq};
+use forebay::queue::Balance;
+use forebay::queue::redis::LIBRARY;
+use forebay::queue::redis::protocol::layout::{self, Lay};
+use forebay::queue::redis::protocol::{self, Retiring, Status, Word};
+use forebay::sale::{CampaignNo, Durability, Entry, Money, Seq, Timestamp};
 use redis::{Connection, Value, cmd};
+
+/// A gate in hexadecimal digits.
+pub const GATE: &str = "000000000000000000000000000000a1";
 
 pub struct Gate {
     pub connection: Connection,
     pub prefix: String,
-    pub epoch: String,
-    nonce: u64,
+    pub epoch: u64,
+    pub lane: String,
+    pub session: String,
+    pub nonce: u64,
 }
 
-fn bytes(value: &Value) -> Vec<u8> {
+/// What a call of `submit` answered.
+#[derive(Debug)]
+pub struct Said {
+    pub at: Timestamp,
+    pub first: Seq,
+    pub count: u32,
+    pub entries: Vec<u8>,
+    pub answers: Vec<Value>,
+}
+
+impl Said {
+    /// The last entry's position.
+    pub fn last(&self) -> Seq {
+        Seq(self.first.0 + u64::from(self.count) - 1)
+    }
+}
+
+pub fn bytes(value: &Value) -> &[u8] {
     match value {
-        Value::BulkString(bytes) => bytes.clone(),
-        Value::SimpleString(text) => text.clone().into_bytes(),
-        Value::Int(n) => n.to_string().into_bytes(),
+        Value::BulkString(bytes) => bytes,
         other => panic!("{other:?} where bytes are expected"),
     }
 }
 
-pub fn number(bytes: &[u8]) -> u64 {
-    std::str::from_utf8(bytes).ok().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{bytes:?}: no number"))
-}
-
 impl Gate {
-    /// Loads the library and founds the partition where that has not been done.
-    pub fn new(mut connection: Connection, partition: &str) -> Self {
-        let loaded: Result<String, _> = cmd("FUNCTION").arg("LOAD").arg(&LIBRARY.text).query(&mut connection);
-        if let Err(error) = loaded {
-            assert!(error.to_string().contains("already exists"), "{error}");
+    /// Loads the library, and opens the partition, new and empty, where that has not been done.
+    pub fn new(connection: Connection, partition: &str) -> Self {
+        let prefix = format!("forebay:{{{partition}}}:");
+        let (lane, session) = (format!("{GATE}.0"), "s1".to_owned());
+        let mut gate = Self { connection, prefix, epoch: 0, lane, session, nonce: 0 };
+        gate.load();
+        if !gate.status("").exists {
+            gate.open_empty("t1", 1);
         }
-        let mut gate = Self { connection, prefix: format!("forebay:{{{partition}}}:"), epoch: String::new(), nonce: 0 };
-        gate.epoch = gate
-            .call_raw("found", &[b"e1".to_vec()])
-            .map(|v| String::from_utf8(bytes(&v)).expect("text"))
-            .expect("found");
+        gate.epoch = gate.status("").epoch;
+        gate.hello("s1").expect("a lane");
         gate
     }
 
-    fn call_raw(&mut self, function: &str, args: &[Vec<u8>]) -> Result<Value, String> {
-        let mut call = cmd("FCALL");
-        call.arg(LIBRARY.function(function)).arg(1).arg(format!("{}meta", self.prefix));
-        for arg in args {
-            call.arg(&arg[..]);
+    /// Loads the library.
+    pub fn load(&mut self) {
+        let loaded: Result<String, _> = cmd("FUNCTION").arg("LOAD").arg(&LIBRARY.text).query(&mut self.connection);
+        if let Err(error) = loaded {
+            assert!(error.to_string().contains("already exists"), "{error}");
         }
-        call.query(&mut self.connection).map_err(|error| error.to_string())
+    }
+
+    /// Opens an empty partition.
+    pub fn open_empty(&mut self, token: &str, epoch: u64) {
+        self.call("recover", &[token, "0"]).expect("an opening");
+        let mut lay = Lay::new(token);
+        lay_meta(&mut lay, Seq(0), Timestamp(0), 0, Seq(0));
+        assert_eq!(self.lay_out(&mut lay), Word::Ok);
+        assert_eq!(self.open(token, epoch), Ok(Word::Ok));
     }
 
     /// Calls a function with a nonce before `args`; gives what follows the nonce in its answer.
-    pub fn call(&mut self, function: &str, args: &[Vec<u8>]) -> Result<Vec<Vec<u8>>, String> {
+    pub fn call<A: AsRef<[u8]>>(&mut self, function: &str, args: &[A]) -> Result<Vec<Value>, String> {
         self.nonce += 1;
-        let nonce = self.nonce.to_string().into_bytes();
-        let args: Vec<_> = std::iter::once(nonce.clone()).chain(args.iter().cloned()).collect();
-        let Value::Array(all) = self.call_raw(function, &args)? else { panic!("{function} answers a list") };
-        let all: Vec<_> = all.iter().map(bytes).collect();
-        assert_eq!(all[0], nonce, "another call's answer");
+        let nonce = self.nonce.to_string();
+        let mut call = cmd("FCALL");
+        call.arg(LIBRARY.function(function)).arg(1).arg(format!("{}meta", self.prefix)).arg(&nonce);
+        for arg in args {
+            call.arg(arg.as_ref());
+        }
+        let answer = call.query(&mut self.connection).map_err(|error| error.to_string())?;
+        let Value::Array(all) = answer else { panic!("{function} answers a list") };
+        assert_eq!(bytes(&all[0]), nonce.as_bytes(), "another call's answer");
         Ok(all[1..].to_vec())
     }
 
-    /// Submits commands at `now`; their answers, and the last entry's position.
-    pub fn submit(&mut self, now: i64, max_entries: u64, commands: Vec<Vec<u8>>) -> (Seq, Vec<Vec<u8>>) {
-        let mut args =
-            vec![self.epoch.clone().into_bytes(), now.to_string().into_bytes(), max_entries.to_string().into_bytes()];
+    /// Submits commands at `now`.
+    pub fn submit(&mut self, now: i64, max_entries: u64, commands: Vec<Vec<u8>>) -> Result<Said, String> {
+        let texts = [self.epoch.to_string(), self.lane.clone(), self.session.clone(), now.to_string()];
+        let mut args: Vec<Vec<u8>> = texts.map(String::into_bytes).into();
+        args.push(max_entries.to_string().into_bytes());
         args.extend(commands);
-        let mut answers = self.call("submit", &args).unwrap_or_else(|error| panic!("{error}"));
-        let last = Seq(number(&answers[1]));
-        (last, answers.split_off(2))
+        let answer = self.call("submit", &args)?;
+        let said = protocol::submitted(&answer).expect("an answer");
+        let answers = said.answers.to_vec();
+        Ok(Said { at: said.at, first: said.first, count: said.count, entries: said.entries, answers })
+    }
+
+    /// Takes the lane over.
+    pub fn hello(&mut self, session: &str) -> Result<Option<protocol::LastCall>, String> {
+        self.session = session.to_owned();
+        let args = [self.epoch.to_string(), self.lane.clone(), session.to_owned(), String::new()];
+        self.call("hello", &args).map(|answer| protocol::hello(&answer).expect("an answer"))
+    }
+
+    /// How the partition stands.
+    pub fn status(&mut self, gate: &str) -> Status {
+        let answer = self.call("status", &[gate]).expect("an answer");
+        protocol::status(&answer).expect("a state")
+    }
+
+    /// Lays out.
+    pub fn lay_out(&mut self, lay: &mut Lay) -> Word {
+        let answer = self.call("lay", &lay.take()).unwrap_or_else(|error| panic!("{error}"));
+        protocol::word(&answer).expect("a word")
+    }
+
+    /// Ends an opening.
+    pub fn open(&mut self, token: &str, epoch: u64) -> Result<Word, String> {
+        let answer = self.call("open", &[token, &epoch.to_string(), &format!("{:032x}", 7)])?;
+        Ok(protocol::word(&answer).expect("a word"))
+    }
+
+    /// A worker's wish for entries, for a lease of `lease` microseconds; none where another has it.
+    pub fn take(&mut self, now: i64, worker: &str, after: Seq, most: usize, lease: i64) -> Option<protocol::Taken> {
+        let args = [now.to_string(), worker.to_owned(), after.to_string(), most.to_string(), lease.to_string()];
+        protocol::taken(&self.call("take", &args).expect("an answer")).expect("entries")
+    }
+
+    /// Tells that what is in `retiring` is in the database, which then has this.
+    pub fn retire(
+        &mut self,
+        (now, worker, lease): (i64, &str, i64),
+        retiring: &Retiring,
+        database: &[(CampaignNo, Balance)],
+    ) -> Word {
+        let texts = [
+            now.to_string(),
+            worker.to_owned(),
+            self.epoch.to_string(),
+            retiring.upto().to_string(),
+            lease.to_string(),
+        ];
+        let mut args: Vec<Vec<u8>> = texts.map(String::into_bytes).into();
+        args.push(retiring.sums(database));
+        protocol::word(&self.call("retire", &args).expect("an answer")).expect("a word")
     }
 
     /// The entries that wait, the first of which is at `first`.
@@ -109,4 +192,14 @@ impl Gate {
     pub fn has(&mut self, key: &str) -> bool {
         cmd("EXISTS").arg(format!("{}{key}", self.prefix)).query(&mut self.connection).expect("exists")
     }
+}
+
+/// Adds meta's fields.
+pub fn lay_meta(lay: &mut Lay, seq: Seq, time: Timestamp, campaigns: u32, retired: Seq) {
+    let fields = layout::meta(seq, time, campaigns, retired);
+    lay.add(
+        "HSET",
+        "meta",
+        fields.into_iter().flat_map(|(name, value)| [name.as_bytes().to_vec(), value.into_bytes()]),
+    );
 }

@@ -1,20 +1,23 @@
 //! What workers may do and may not, and what stops a partition.
 
 use forebay::queue::book::create_digest;
-use forebay::queue::redis::protocol;
-use forebay::queue::{AdminAction, AdminCommand, ClaimCommand, HashKey};
+use forebay::queue::redis::protocol::{self, Retiring, Word};
+use forebay::queue::{AdminAction, AdminCommand, ClaimCommand};
 use forebay::sale::red_packet::Seed;
 use forebay::sale::{Asked, CampaignNo, CampaignSpec, ClaimId, Durability, Money, Seq, Timestamp, UserId};
 use redis::cmd;
 
 use crate::draws::{SECOND, START};
-use crate::gate::{Gate, number};
+use crate::gate::Gate;
+use crate::paper::KEY;
 use crate::redis::Redis;
 
-const KEY: HashKey = HashKey([9; 16]);
+pub fn user(n: u32) -> UserId {
+    UserId::parse(&format!("u{n}")).expect("a name")
+}
 
-fn claim(n: u32) -> Vec<u8> {
-    let user = UserId::parse(&format!("u{n}")).expect("a name");
+pub fn claim(n: u32) -> Vec<u8> {
+    let user = user(n);
     let user_hash = KEY.user(&user);
     let claim_id = ClaimId::new(Timestamp(START), user_hash, n.into());
     let (campaign, quantity, receipt_key, key) = (CampaignNo(0), 1, 1, None);
@@ -23,7 +26,7 @@ fn claim(n: u32) -> Vec<u8> {
 }
 
 /// A gate on a partition with a red packet of 1,000 shares, and `claims` of them taken.
-fn gate(redis: &Redis, partition: &str, claims: u32) -> Gate {
+pub fn gate(redis: &Redis, partition: &str, claims: u32) -> Gate {
     let mut gate = Gate::new(redis.connect(), partition);
     let json = br#"{"id":"p","kind":"red_packet","opens_at":"2020-01-01T00:00:00Z","closes_at":"2040-01-01T00:00:00Z",
         "stock":1000,"currency":"CNY","red_packet":{"total":100000}}"#;
@@ -32,25 +35,31 @@ fn gate(redis: &Redis, partition: &str, claims: u32) -> Gate {
     let wish = AdminCommand { asked: Asked::default(), action: AdminAction::Create(spec.clone(), seed) };
     let create = protocol::create(&wish, &spec, seed, create_digest(&spec), &name);
     let all = std::iter::once(create).chain((0..claims).map(claim)).collect();
-    let (last, _) = gate.submit(START, 1_000_000, all);
-    assert_eq!(last, Seq(1 + u64::from(claims)));
+    let said = gate.submit(START, 1_000_000, all).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(said.last(), Seq(1 + u64::from(claims)));
     gate
 }
 
 /// A worker's wish for up to `most` entries at second `at`, for a lease of ten seconds: how many, or that another has it.
-fn take(gate: &mut Gate, worker: &str, at: i64, most: u32) -> Option<(u64, usize)> {
-    let args = [(START + at * SECOND).to_string(), worker.to_owned(), most.to_string(), (10 * SECOND).to_string()];
-    let taken = gate.call("take", &args.map(String::into_bytes)).expect("an answer");
-    (taken[0] != b"TAKEN").then(|| (number(&taken[1]), taken.len() - 2))
+fn take(gate: &mut Gate, worker: &str, at: i64, most: usize) -> Option<(u64, usize)> {
+    let taken = gate.take(START + at * SECOND, worker, Seq(0), most, 10 * SECOND)?;
+    assert!(taken.is_open);
+    Some((taken.retired.0, taken.items.len()))
 }
 
 /// Tells that everything up to `upto` is in the database, or only that the worker lives; whether that was taken.
 fn retire(gate: &mut Gate, worker: &str, at: i64, upto: Option<u64>, lease: i64) -> bool {
-    let upto = upto.map_or(String::new(), |upto| upto.to_string());
-    let at = (START + at * SECOND).to_string();
-    let args = [at, worker.to_owned(), gate.epoch.clone(), upto, (lease * SECOND).to_string()];
-    let said = gate.call("retire", &args.map(String::into_bytes)).expect("an answer");
-    said == [b"OK".to_vec()]
+    let after = gate.status("").retired;
+    let sums = Retiring::new(after).sums(&[]);
+    let texts = [
+        (START + at * SECOND).to_string(),
+        worker.to_owned(),
+        gate.epoch.to_string(),
+        upto.map_or(String::new(), |upto| upto.to_string()),
+        (lease * SECOND).to_string(),
+    ];
+    let args: Vec<_> = texts.map(String::into_bytes).into_iter().chain([sums]).collect();
+    protocol::word(&gate.call("retire", &args).expect("an answer")) == Ok(Word::Ok)
 }
 
 #[test]
@@ -79,7 +88,7 @@ fn a_lease_that_is_over_a_wrong_epoch_and_a_position_that_is_none_are_refused() 
     for (upto, what) in [(11, "beyond the last entry"), (u64::MAX >> 12, "far beyond it")] {
         assert!(!retire(gate, "w1", 11, Some(upto), 10), "{what}");
     }
-    let epoch = std::mem::replace(&mut gate.epoch, "another".to_owned());
+    let epoch = std::mem::replace(&mut gate.epoch, 9);
     assert!(!retire(gate, "w1", 11, Some(4), 10), "an epoch that is over");
     gate.epoch = epoch;
     assert!(retire(gate, "w1", 11, Some(4), 0), "and it is given back");
@@ -111,10 +120,7 @@ fn a_fault_in_the_middle_fences_the_partition() {
     let redis = Redis::start();
     let gate = &mut gate(&redis, "p", 3);
     let _: i64 = cmd("DEL").arg(format!("{}s:0", gate.prefix)).query(&mut gate.connection).expect("deleted");
-    let ask = |gate: &mut Gate, n| {
-        let args = [gate.epoch.clone().into_bytes(), START.to_string().into_bytes(), b"1000".to_vec(), claim(n)];
-        gate.call("submit", &args).expect_err("no answer")
-    };
+    let ask = |gate: &mut Gate, n| gate.submit(START, 1_000, vec![claim(n)]).expect_err("no answer");
     let error = ask(gate, 7);
     assert!(error.contains("FENCED") && error.contains("share"), "{error}");
     let error = ask(gate, 8);
@@ -129,9 +135,7 @@ fn a_full_redis_refuses_a_whole_call_and_keeps_what_it_has() {
     let _: () = cmd("CONFIG").arg("SET").arg("maxmemory").arg("1mb").query(&mut gate.connection).expect("a limit");
     let batch = |from| (from..from + 50).map(claim);
     let before = gate.waiting(Seq(1));
-    let mut args = vec![gate.epoch.clone().into_bytes(), START.to_string().into_bytes(), b"1000".to_vec()];
-    args.extend(batch(100));
-    let error = gate.call("submit", &args).expect_err("no room");
+    let error = gate.submit(START, 1_000, batch(100).collect()).expect_err("no room");
     assert!(error.contains("OOM"), "{error}");
     assert_eq!(gate.waiting(Seq(1)), before);
     assert_eq!((gate.field(CampaignNo(0), "free"), gate.shares("s", CampaignNo(0)).len()), (997, 997));
@@ -139,22 +143,24 @@ fn a_full_redis_refuses_a_whole_call_and_keeps_what_it_has() {
     assert_eq!(take(gate, "w1", 0, 4), Some((0, 4)));
     assert!(retire(gate, "w1", 1, Some(4), 10));
     let _: () = cmd("CONFIG").arg("SET").arg("maxmemory").arg("0").query(&mut gate.connection).expect("no limit");
-    let (last, answers) = gate.submit(START, 1_000, batch(100).collect());
-    assert_eq!((last, answers.len()), (Seq(54), 50));
+    let said = gate.submit(START, 1_000, batch(100).collect()).expect("room");
+    assert_eq!((said.last(), said.answers.len()), (Seq(54), 50));
 }
 
 #[test]
 fn a_gate_of_another_epoch_an_empty_partition_and_another_layout_are_told_apart() {
     let redis = Redis::start();
     let gate = &mut gate(&redis, "p", 0);
-    let ask = |gate: &mut Gate, epoch: &str| {
-        let args = [epoch.as_bytes().to_vec(), START.to_string().into_bytes(), b"1000".to_vec(), claim(1)];
-        gate.call("submit", &args).expect_err("refused")
+    let ask = |gate: &mut Gate, epoch: u64| {
+        let mine = std::mem::replace(&mut gate.epoch, epoch);
+        let refused = gate.submit(START, 1_000, vec![claim(1)]).expect_err("refused");
+        gate.epoch = mine;
+        refused
     };
-    assert!(ask(gate, "e0").contains("EPOCH e1"));
+    assert!(ask(gate, 0).contains("EPOCH 1"));
     let meta = format!("{}meta", gate.prefix);
     let _: i64 = cmd("HSET").arg(&meta).arg("layout").arg("99").query(&mut gate.connection).expect("set");
-    assert!(ask(gate, "e1").contains("LAYOUT 99"));
+    assert!(ask(gate, 1).contains("LAYOUT 99"));
     let _: i64 = cmd("DEL").arg(&meta).query(&mut gate.connection).expect("deleted");
-    assert!(ask(gate, "e1").contains("EMPTY"));
+    assert!(ask(gate, 1).contains("EMPTY"));
 }

@@ -6,4 +6,13 @@ mod admission;
 mod draws;
 mod gate;
 mod leases;
+mod looks;
+mod openings;
+mod paper;
+#[path = "../support/postgres.rs"]
+mod postgres;
 mod redis;
+mod reopen;
+mod restock;
+mod shop;
+mod workers;

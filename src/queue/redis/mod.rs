@@ -4,7 +4,17 @@
 //! that each can be read at once; its functions' names carry a digest of it, so that a newer binary can bring its own while
 //! gates of the older one run.
 
+pub mod client;
+pub mod facts;
+pub mod gate;
+pub mod holders;
+pub mod kept;
+pub mod lane;
+pub mod poll;
+pub mod poller;
 pub mod protocol;
+pub mod snapshot;
+pub mod wishes;
 
 use std::hash::Hasher;
 use std::sync::LazyLock;
@@ -20,7 +30,10 @@ const TEXT: &str = concat!(
     include_str!("library/campaigns.lua"),
     include_str!("library/carts.lua"),
     include_str!("library/time.lua"),
+    include_str!("library/looks.lua"),
     include_str!("library/calls.lua"),
+    include_str!("library/workers.lua"),
+    include_str!("library/opening.lua"),
 );
 
 /// The library as Redis takes it, and what its functions' names begin with.
@@ -32,15 +45,21 @@ pub struct Library {
     pub prefix: String,
 }
 
-/// Bounds that the functions share with the book.
-fn bounds() -> String {
+/// What the functions share with the binary: bounds, and how the keys are laid out.
+fn shared() -> String {
     let (keys, quantity, lines) = (limits::ADMIN_KEYS_MAX, limits::CART_QUANTITY_MAX, limits::CART_LINES_MAX);
-    format!("local ADMIN_KEYS_MAX, CART_QUANTITY_MAX, CART_LINES_MAX = {keys}, {quantity}, {lines}\n")
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("\"{name}\", ")).collect::<String>();
+    let (fields, stored) = (quoted(&protocol::layout::FIELDS), quoted(&protocol::layout::STORED));
+    format!(
+        "local ADMIN_KEYS_MAX, CART_QUANTITY_MAX, CART_LINES_MAX = {keys}, {quantity}, {lines}\n\
+         local LAYOUT = \"{}\"\nlocal FIELDS = {{ {fields} }}\nlocal STORED = {{ {stored} }}\n",
+        protocol::layout::LAYOUT
+    )
 }
 
 /// This binary's library.
 pub static LIBRARY: LazyLock<Library> = LazyLock::new(|| {
-    let text = bounds() + TEXT;
+    let text = shared() + TEXT;
     let mut hasher = SipHasher13::new();
     hasher.write(text.as_bytes());
     let prefix = format!("forebay_{:016x}", hasher.finish128().h1);

@@ -17,7 +17,7 @@ end
 
 -- A new campaign. The gate has checked its definition; `entry` is the journal's, in which only the number is still
 -- open. A red packet's shares lie in the list `shares` already, which becomes the campaign's.
-local function create(ctx, name, has_key, key, digest, spec, entry, numbers, shares)
+local function create(ctx, name, has_key, key, digest, spec, entry, numbers, shares, seed)
   local there = redis.call("HGET", ctx.prefix .. "ids", name)
   if there then
     local c = campaign(ctx, tonumber(there))
@@ -34,8 +34,9 @@ local function create(ctx, name, has_key, key, digest, spec, entry, numbers, sha
   local id = text(no)
   local c = { kind = kind, wish = 0, opens = opens, closes = closes, limit = limit, stock = stock, free = stock,
     left = total, price = price, points = points, ttl = ttl, version = 1, stock_version = 1, drawn = 0, returned = 0,
-    acknowledged = 0, closed_at = -1, released = 0, last = 0, today = -1, total = total, min = min, max = max }
-  local fields = { "id", name, "spec", spec }
+    acknowledged = 0, closed_at = -1, released = 0, last = 0, today = -1, total = total, min = min, max = max, waiting = 0,
+    waiting_money = 0, settling = 0, settling_money = 0, returning = 0, returning_money = 0 }
+  local fields = { "id", name, "spec", spec, "seed", seed }
   for _, field in ipairs(FIELDS) do
     fields[#fields + 1], fields[#fields + 2] = field, text(c[field])
   end
@@ -59,8 +60,28 @@ end
 
 local PATCH = "<BBi8Bi8i8i8" -- wish (255: as it is), has opens, opens, has closes, closes, more stock, more money
 
--- A change. The gate has checked what needs no state, and the shares that a red packet has afterwards; `seen` says of
--- which state it did so. Where that is not the state any more it has to look again.
+-- Puts shares that a gate has laid ready in the place of those from position `from` on. The ones before it stay: they were
+-- drawn while a gate worked the others out, or may be.
+local function relay(ctx, c, shares, from)
+  local laid = ctx.prefix .. shares
+  local kept = from - c.drawn
+  for at = kept, 1, -ARGUMENTS do
+    local some, turned = redis.call("LRANGE", c.s, math.max(at - ARGUMENTS, 0), at - 1), {}
+    for i = 1, #some do
+      turned[i] = some[#some + 1 - i]
+    end
+    assert(#some == math.min(at, ARGUMENTS), "a packet with fewer shares than were seen")
+    redis.call("LPUSH", laid, unpack(turned))
+  end
+  redis.call("UNLINK", c.s)
+  if redis.call("EXISTS", laid) == 1 then
+    redis.call("RENAME", laid, c.s)
+    redis.call("PERSIST", c.s)
+  end
+end
+
+-- A change. The gate has checked what needs no state, and the shares that a red packet has afterwards from position `from`
+-- on; `seen` says of which state it did so. Where that is not the state any more it has to look again.
 local function change(ctx, name, has_key, key, digest, spec, entry, patch, shares, seen, closes_only)
   local there = redis.call("HGET", ctx.prefix .. "ids", name)
   if not there then
@@ -75,9 +96,10 @@ local function change(ctx, name, has_key, key, digest, spec, entry, patch, share
     return closes_only and struct.pack("<c1I4", "G", c.no) or "w"
   end
   local wish, has_opens, opens, has_closes, closes, more, money = struct.unpack(PATCH, patch)
-  local version, drawn, returned, free = struct.unpack("<I8I8I8I8", seen)
-  -- What a gate checked of stock and money depends on no more than this.
-  if version ~= c.version or (c.kind == RED_PACKET and (drawn ~= c.drawn or returned ~= c.returned)) then
+  local version, from = struct.unpack("<I8I8", seen)
+  -- What a gate checked of stock and money depends on no more than this. Shares that were given back are no part of it:
+  -- they go out again as they are.
+  if version ~= c.version or (c.kind == RED_PACKET and (more ~= 0 or money ~= 0) and from < c.drawn) then
     return "@"
   elseif c.kind ~= CHECK_IN and c.free + more < 0 then
     return "@"
@@ -90,11 +112,7 @@ local function change(ctx, name, has_key, key, digest, spec, entry, patch, share
       c.stock_version = c.stock_version + 1
     end
     if c.kind == RED_PACKET then
-      redis.call("UNLINK", c.s)
-      if redis.call("EXISTS", ctx.prefix .. shares) == 1 then
-        redis.call("RENAME", ctx.prefix .. shares, c.s)
-        redis.call("PERSIST", c.s)
-      end
+      relay(ctx, c, shares, from)
     end
   end
   if wish ~= 255 then
@@ -127,7 +145,7 @@ local function admin(ctx, bytes)
   local p = pieces(bytes)
   local has_key = p[3] ~= ""
   if p[1] == "create" then
-    return create(ctx, p[2], has_key, p[3], p[4], p[5], p[6], p[7], p[8])
+    return create(ctx, p[2], has_key, p[3], p[4], p[5], p[6], p[7], p[8], p[9])
   end
   return change(ctx, p[2], has_key, p[3], p[4], p[5], p[6], p[7], p[8], p[9], p[10] == "1")
 end

@@ -103,7 +103,10 @@ end
 
 -- What accepting changes in the campaign's own numbers.
 local function count(c, quantity, amount)
-  c.acknowledged = c.acknowledged + quantity
+  c.acknowledged, c.waiting = c.acknowledged + quantity, c.waiting + quantity
+  if amount >= 0 then
+    c.waiting_money = c.waiting_money + amount
+  end
   if c.kind ~= CHECK_IN then
     c.free = c.free - quantity
   end
@@ -117,10 +120,26 @@ local function count(c, quantity, amount)
   end
 end
 
+-- A claim in the list.
+local function claim_item(ctx, no, quantity, hold, receipt_key, id, amount, key, user)
+  local now, len = ctx.now, 31 + #user
+  if amount < 0 and not key then
+    return struct.pack("<i8I2BBI4I4I2I2c16Bc0", now, len, 1, 0, no, quantity, hold, receipt_key, id, #user, user)
+  elseif not key then
+    return struct.pack("<i8I2BBI4I4I2I2c16i8Bc0", now, len + 8, 1, 1, no, quantity, hold, receipt_key, id, amount,
+      #user, user)
+  elseif amount < 0 then
+    return struct.pack("<i8I2BBI4I4I2I2c16c16Bc0", now, len + 16, 1, 2, no, quantity, hold, receipt_key, id, key,
+      #user, user)
+  end
+  return struct.pack("<i8I2BBI4I4I2I2c16i8c16Bc0", now, len + 24, 1, 3, no, quantity, hold, receipt_key, id, amount, key,
+    #user, user)
+end
+
 -- A claim, in the book's order: a repeated key, what the buyer may ask, what the buyer holds, the window, the stock. Where
--- nobody may hold two, whether the buyer holds one already is seen in writing the new one: one call of Redis, not two.
+-- nobody may hold two, whether the buyer holds one already is seen in writing the new one: one call of Redis, not two. `bytes` begin with the letter.
 local function claim(ctx, bytes)
-  local no, quantity, receipt_key, has_key, durability, id, key, user, at = struct.unpack("<I4I4I2BBc16c16Bc0", bytes)
+  local no, quantity, receipt_key, has_key, durability, id, key, user, at = struct.unpack("<I4I4I2BBc16c16Bc0", bytes, 2)
   local c = campaign(ctx, no)
   if not c then
     return "?"
@@ -166,11 +185,10 @@ local function claim(ctx, bytes)
     return "H" .. string.sub(redis.call("HGET", c.h, user), 1, 16)
   end
   count(c, quantity, amount)
-  local seq = enter(ctx, c, struct.pack("<BBI4I4I2I2c16", 1, (amount >= 0 and 1 or 0) + 2 * has_key, no, quantity, hold,
-    receipt_key, id) .. (amount >= 0 and struct.pack("<i8", amount) or "") .. (has_key == 1 and key or "")
-    .. string.char(#user) .. user)
+  local seq = enter_item(ctx, c, claim_item(ctx, no, quantity, hold, receipt_key, id, amount, has_key == 1 and key, user))
+  remember(ctx.index, tag_at(id, 7), seq)
   if has_key == 1 then
-    local first = struct.pack("<I4c16i8I2I8i8B", quantity, id, amount, receipt_key, seq, ctx.now, durability)
+    local first = struct.pack(FIRST, quantity, id, amount, receipt_key, seq, ctx.now, durability)
     redis.call("HSET", c.k, key, first)
   end
   if c.ttl >= 0 then
@@ -186,6 +204,9 @@ local function move(ctx, c, user, held, n, to, by, reason)
   local seq = enter(ctx, c, struct.pack("<BBI4I4BBBBc16", 4, flags, c.no, h.quantity, to, 0, 0, 0, h.id)
     .. (flags == 1 and struct.pack("<i8", h.amount) or "")
     .. string.char(#by) .. by .. string.char(#reason) .. reason)
+  remember(ctx.index, tag_at(h.id, 7), seq)
+  local sum = to == SETTLED and "settling" or "returning"
+  c[sum], c[sum .. "_money"] = c[sum] + h.quantity, c[sum .. "_money"] + math.max(h.amount, 0)
   if to == SETTLED then
     h.settled = 1
   else
