@@ -2,10 +2,16 @@
 //! in [`crate::config`]; these hold for every installation.
 
 mod doctor;
+mod shared;
+mod shared_log;
 mod store;
+mod workers;
 
 pub use doctor::*;
+pub use shared::*;
+pub use shared_log::*;
 pub use store::*;
+pub use workers::*;
 
 // ---- the buffer ----------------------------------------------------------------------------------------------------
 

@@ -19,7 +19,8 @@ use super::routes::decode;
 use super::{App, Door, dead_letters, ops, reads, request};
 use crate::limits;
 use crate::queue::{
-    AdminAction, AdminCommand, AdminDone, AdminRefusal, Answer, Balance, CampaignView, Command, Outcome, SubmitError,
+    AdminAction, AdminCommand, AdminDone, AdminRefusal, Answer, Away, Balance, CampaignView, Command, Outcome,
+    SubmitError,
 };
 use crate::sale::campaign::CampaignPatch;
 use crate::sale::{Asked, CampaignId, CampaignNo, CampaignSpec, CampaignState, Timestamp, red_packet::Seed};
@@ -93,10 +94,12 @@ async fn campaign(door: &Rc<Door>, rest: &str, request: Request<Incoming>) -> Re
         (None, _) => Err(Problem::MethodNotAllowed { allow: "GET, PATCH" }),
         (Some(what), &Method::GET) => {
             let campaigns = app.buffer.campaigns();
-            let view = campaigns.get(&id).ok_or(Problem::UnknownCampaign)?;
+            let view = campaigns.get(&id).ok_or(Problem::UnknownCampaign)?.clone();
+            drop(campaigns);
             if what == "balance" {
-                let balance = app.buffer.pending().balance(view.no);
-                return Ok(reply::json(balance_json(view, app.clock.now(), &balance)).map(Either::Left));
+                let read = app.buffer.balance(&door.front, view.no).await;
+                let balance = read.map_err(|Away| Problem::StoreUnavailable)?;
+                return Ok(reply::json(balance_json(&view, app.clock.now(), &balance)).map(Either::Left));
             }
             Ok(export(app, id))
         }

@@ -90,7 +90,7 @@ async fn submit(door: &Rc<Door>, peer: IpAddr, mut request: Asked) -> Result<Sub
     let claims = batch_body::parse(&body)?;
 
     let campaigns = app.buffer.campaigns();
-    let view = claim_path::named(&campaigns, routes::batched_campaign(request.uri().path()))?;
+    let view = claim_path::named(app, &campaigns, routes::batched_campaign(request.uri().path()))?;
     let (now, address) = (app.clock.now(), app.client_address(peer, request.headers()));
     let enter = |member: &Member<'_>| {
         let (wanted, key) = member.check()?;

@@ -14,11 +14,11 @@ use serde::Deserialize;
 use super::reply::{self, CartDocument, Problem, Reply};
 use super::routes::has_etag;
 use super::session::Asked;
-use super::{App, Door, reads, request};
+use super::{Door, reads, request};
 use crate::config::Scope;
 use crate::limits;
 use crate::queue::carts::{CartBase, Line};
-use crate::queue::{Answer, CartCommand, CartOutcome, Command, Outcome, SubmitError};
+use crate::queue::{Answer, Away, CartCommand, CartNow, CartOutcome, Command, Outcome, SubmitError};
 use crate::sale::campaign::{Object, from_json};
 use crate::sale::{CartOp, FieldError, Sku, UserHash, UserId};
 use crate::store::{Store, StoreError, StoredCart};
@@ -66,7 +66,7 @@ pub(super) async fn change(door: &Rc<Door>, peer: IpAddr, user: &str, mut reques
             Answer::Decided(Outcome::Cart(outcome)) => match outcome {
                 CartOutcome::Done(seq) => return Ok(document(seq, false)),
                 CartOutcome::Replayed(seq) => return Ok(document(seq, true)),
-                CartOutcome::Load(number) => base = load(app, &user, user_hash, number).await?,
+                CartOutcome::Load(number) => base = load(door, &user, user_hash, number).await?,
                 CartOutcome::Full => return Err(Problem::CartFull),
                 CartOutcome::KeyReused => return Err(Problem::KeyReused),
                 CartOutcome::BufferFull => return Err(Problem::BufferFull),
@@ -119,8 +119,14 @@ pub(super) fn parse(body: &[u8]) -> Result<(Sku, CartOp), Problem> {
     Ok((sku, op))
 }
 
-async fn load(app: &App, user: &UserId, hash: UserHash, number: u64) -> Result<CartBase, Problem> {
-    let cart = now(app, user, hash, async || app.store.cart(user).await).await.map_err(reads::unavailable)?;
+async fn load(door: &Rc<Door>, user: &UserId, hash: UserHash, number: u64) -> Result<CartBase, Problem> {
+    let app = &*door.app;
+    if app.buffer.gate().is_some() {
+        // Nothing of it waits, or it would be there: the database has the whole cart.
+        let StoredCart { version, lines } = app.store.cart(user).await.map_err(reads::unavailable)?;
+        return Ok(CartBase::Stored { number, version, lines });
+    }
+    let cart = now(door, user, hash, async || app.store.cart(user).await).await?;
     let hashes = app.buffer.hash_key();
     let lines = cart.lines.iter().map(|(sku, quantity)| Line { sku: hashes.sku(sku), quantity: *quantity });
     Ok(CartBase::Loaded { number, lines: lines.collect() })
@@ -128,13 +134,21 @@ async fn load(app: &App, user: &UserId, hash: UserHash, number: u64) -> Result<C
 
 /// A cart as it was acknowledged; `read` asks the database.
 async fn now(
-    app: &App,
+    door: &Rc<Door>,
     user: &UserId,
     hash: UserHash,
     read: impl AsyncFn() -> Result<StoredCart, StoreError>,
-) -> Result<StoredCart, StoreError> {
-    let waiting = app.buffer.cart_of(user, hash);
-    let mut cart = read().await?;
+) -> Result<StoredCart, Problem> {
+    let waiting = match door.app.buffer.cart_of(&door.front, user, hash).await {
+        Ok(CartNow::Over(waiting)) => waiting,
+        Ok(CartNow::Whole(version, mut lines)) => {
+            lines.sort();
+            return Ok(StoredCart { version, lines });
+        }
+        // A cart that leaves something out that was acknowledged is worse than none.
+        Err(Away) => return Err(Problem::StoreUnavailable),
+    };
+    let mut cart = read().await.map_err(reads::unavailable)?;
     cart.overlay(&waiting);
     Ok(cart)
 }
@@ -143,13 +157,14 @@ async fn now(
 ///
 /// # Errors
 /// The problem to answer with.
-pub(super) async fn show(app: &App, user: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
+pub(super) async fn show(door: &Rc<Door>, user: &str, headers: &HeaderMap) -> Result<Reply, Problem> {
+    let app = &*door.app;
     let user = UserId::parse(user).map_err(|e| Problem::invalid("user", format!("expected {e}")))?;
     let hash = app.buffer.hash_key().user(&user);
     let cart = if app.buffer.may_have_cart(hash) {
         let read = async || app.store.cart(&user).await.map(Arc::new);
         let cached = async || app.cache.cart(user, hash, read).await.map(|cart| (*cart).clone());
-        now(app, &user, hash, cached).await.map_err(reads::unavailable)?
+        now(door, &user, hash, cached).await?
     } else {
         StoredCart::default()
     };

@@ -68,7 +68,7 @@ async fn submit(door: &Rc<Door>, peer: IpAddr, mut request: Asked) -> Result<Sub
     let key = request::idempotency_key(headers)?;
 
     let campaigns = app.buffer.campaigns();
-    let view = named(&campaigns, routes::claimed_campaign(request.uri().path()))?;
+    let view = named(app, &campaigns, routes::claimed_campaign(request.uri().path()))?;
     let address = || app.client_address(peer, headers);
     let (command, waiting) = enter(door, view, app.clock.now(), &wanted, key, address)?;
     Ok(Submitted { command, sale: Sale::of(view), waiting })
@@ -86,10 +86,16 @@ pub(super) fn admit(app: &App, request: &Asked) -> Result<(), Problem> {
 }
 
 /// The campaign that a path's segment names.
-pub(super) fn named<'a>(campaigns: &'a views::Index, segment: Option<&str>) -> Result<&'a CampaignView, Problem> {
+pub(super) fn named<'a>(
+    app: &App,
+    campaigns: &'a views::Index,
+    segment: Option<&str>,
+) -> Result<&'a CampaignView, Problem> {
     let campaign = segment.and_then(routes::decode).ok_or(Problem::UnknownCampaign)?;
     let id = CampaignId::parse(&campaign).map_err(|_| Problem::UnknownCampaign)?;
-    campaigns.get(&id).map(|view| &**view).ok_or(Problem::UnknownCampaign)
+    // A gate that has read no campaigns yet can't say that there is none.
+    let unknown = if app.buffer.is_fenced() { Problem::NotDurable } else { Problem::UnknownCampaign };
+    campaigns.get(&id).map(|view| &**view).ok_or(unknown)
 }
 
 /// One claim's way into the queue, whether it came alone or in a batch. `address` is asked for only when the limits are.
@@ -137,9 +143,10 @@ pub(super) fn outcome(app: &App, command: &ClaimCommand, answer: Answer) -> Resu
         Answer::Decided(Outcome::Accepted { seq, at, amount }) => Ok((accepted(app, command, seq, at, amount), false)),
         Answer::Decided(Outcome::Replayed(replay)) => Ok((replayed_claim(command, &replay), true)),
         Answer::Decided(Outcome::Refused(refusal)) => Err(Problem::from_refusal(refusal, app.clock.now())),
-        Answer::Decided(Outcome::Unknown | Outcome::Admin(_) | Outcome::Moved(_) | Outcome::Cart(_)) | Answer::Late => {
-            Err(Problem::OutcomeUnknown(Some(command.claim_id)))
-        }
+        Answer::Decided(
+            Outcome::Unknown | Outcome::Admin(_) | Outcome::Moved(_) | Outcome::Cart(_) | Outcome::Looked(_),
+        )
+        | Answer::Late => Err(Problem::OutcomeUnknown(Some(command.claim_id))),
     }
 }
 

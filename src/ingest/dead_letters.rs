@@ -18,7 +18,8 @@ use super::reply::{self, Problem, Reply};
 use super::routes::Query;
 use super::{App, Door, admin, ends, reads, request};
 use crate::limits;
-use crate::queue::letters::{LetterDone, LetterWish};
+use crate::queue::letters::LetterDone;
+use crate::queue::redis::wishes::Wish;
 use crate::sale::campaign::{Object, from_json, without_controls};
 use crate::sale::{Fate, FieldError};
 use crate::store::{DeadLetter, LetterEnd, Store};
@@ -84,8 +85,7 @@ fn document(letter: &DeadLetter) -> serde_json::Value {
 async fn requeue(app: &App, id: u64) -> Result<Reply, Problem> {
     let letter = app.store.dead_letter(id).await.map_err(reads::unavailable)?;
     let buyer = letter.filter(|letter| letter.kind == "cart").and_then(|letter| letter.user);
-    let cart = buyer.map(|buyer| app.buffer.hash_key().user(&buyer));
-    let done = app.buffer.letters().ask(id, LetterWish::Requeue { cart }).await;
+    let done = app.buffer.deal_with(id, Wish::Requeue { cart: buyer }).await;
     done_reply(id, LetterEnd::Requeued, done)
 }
 
@@ -112,8 +112,8 @@ async fn give_up(door: &Rc<Door>, id: u64, mut request: Request<Incoming>) -> Re
             done_reply(id, LetterEnd::Dropped, LetterDone::Done)
         }
         None => {
-            let wish = LetterWish::Discard { by, reason };
-            match app.buffer.letters().ask(id, wish).await {
+            let wish = Wish::Discard { by: by.into(), reason: reason.into() };
+            match app.buffer.deal_with(id, wish).await {
                 LetterDone::Unknown if is_end => {
                     let why =
                         "its units are free already, and only its row does not say so: requeue it once that is mended";

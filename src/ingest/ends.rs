@@ -11,10 +11,10 @@ use hyper::Method;
 use super::reads::{self, Seen};
 use super::reply::{Problem, Reply};
 use super::session::Asked;
-use super::{App, Door, request};
+use super::{Door, request};
 use crate::config::Scope;
 use crate::queue::{Answer, Command, MoveCommand, MoveDone, MoveRefusal, Outcome, SubmitError};
-use crate::sale::{CampaignNo, ClaimId, ClaimStatus, Fate};
+use crate::sale::{CampaignNo, ClaimId, ClaimStatus, Fate, UserId};
 
 /// Answers `POST /v1/claims/{claim_id}/cancel` and `…/settle`: brings the claim to the end `to`; `id` is none where the path
 /// names what is no claim's id.
@@ -49,26 +49,29 @@ pub(super) struct MoveTo {
 /// As [`end`].
 pub(super) async fn move_to(door: &Rc<Door>, wanted: MoveTo) -> Result<Reply, Problem> {
     let app = &*door.app;
-    let seen = reads::look(app, wanted.id).await?;
-    let Some(campaign) = holding(&seen, wanted.to)? else { return Ok(seen.reply(app)) };
+    let seen = reads::look(door, wanted.id).await?;
+    let Some((campaign, user)) = holding(&seen, wanted.to)? else { return Ok(seen.reply(app)) };
     let (claim_id, to) = (wanted.id, wanted.to);
-    let command = MoveCommand { claim_id, campaign, to, by: wanted.by, reason: wanted.reason };
+    let (by, reason) = (wanted.by, wanted.reason);
+    let command = MoveCommand { claim_id, campaign, user, to, by, reason };
     let waiting = door.front.submit(Command::Move(Box::new(command))).map_err(|error| match error {
         SubmitError::Overloaded => Problem::Overloaded,
         SubmitError::NotDurable => Problem::NotDurable,
     })?;
     match waiting.await {
         Answer::Decided(Outcome::Moved(Ok(MoveDone::Moved | MoveDone::Repeated))) => Ok(seen.after(to).reply(app)),
-        Answer::Decided(Outcome::Moved(Err(refusal))) => refused(app, claim_id, to, refusal, &seen).await,
+        Answer::Decided(Outcome::Moved(Err(refusal))) => refused(door, claim_id, to, refusal, &seen).await,
         _ => Err(Problem::OutcomeUnknown(Some(claim_id))),
     }
 }
 
-/// The campaign in which to end the claim; none where it has come to this end already.
-fn holding(seen: &Seen, to: Fate) -> Result<Option<CampaignNo>, Problem> {
+/// The campaign in which to end the claim, and its buyer; none where it has come to this end already.
+fn holding(seen: &Seen, to: Fate) -> Result<Option<(CampaignNo, UserId)>, Problem> {
     match seen {
         Seen::Held { status, .. } if *status == to.status() => Ok(None),
-        Seen::Held { claim, status: ClaimStatus::Accepted | ClaimStatus::Persisted, .. } => Ok(Some(claim.campaign)),
+        Seen::Held { claim, status: ClaimStatus::Accepted | ClaimStatus::Persisted, .. } => {
+            Ok(Some((claim.campaign, claim.user)))
+        }
         Seen::Held { status, .. } => Err(final_state(*status)),
         Seen::Unsettled { id, .. } if seen.status() == ClaimStatus::Unknown => Err(Problem::OutcomeUnknown(Some(*id))),
         Seen::Unsettled { .. } => Err(final_state(seen.status())),
@@ -79,14 +82,14 @@ fn final_state(status: ClaimStatus) -> Problem {
     Problem::WrongState { state: status.as_str(), why: "that is final" }
 }
 
-async fn refused(app: &App, id: ClaimId, to: Fate, refusal: MoveRefusal, seen: &Seen) -> Result<Reply, Problem> {
+async fn refused(door: &Rc<Door>, id: ClaimId, to: Fate, refusal: MoveRefusal, seen: &Seen) -> Result<Reply, Problem> {
     let state = seen.status().as_str();
     match refusal {
         // It came to an end between the look and the decision: that end is what the next look finds.
         MoveRefusal::NotHeld | MoveRefusal::Settled => {
-            let now = reads::look(app, id).await?;
+            let now = reads::look(door, id).await?;
             match holding(&now, to)? {
-                None => Ok(now.reply(app)),
+                None => Ok(now.reply(&door.app)),
                 Some(_) => Err(Problem::WrongState { state, why: "the book does not hold it" }),
             }
         }

@@ -78,19 +78,43 @@ pub struct App {
     pub durability: Durability,
     /// The last entry in the database, for those who wait for theirs.
     pub retired: tokio::sync::watch::Receiver<Seq>,
+    /// Whether there is a public listener; a worker of shared mode has none.
+    pub takes_claims: bool,
     /// Whether recovery is done.
     pub ready: AtomicBool,
     /// Whether the node is going down.
     pub draining: AtomicBool,
     /// Whether the drain has ended for good because the database is not ours to write to.
     pub drain_fenced: Arc<AtomicBool>,
+    /// What brings entries into the database, where that is in this process and the buffer in Redis.
+    pub worker: Option<Box<dyn Fn() -> WorkerNow + Send + Sync>>,
     /// Reads that wait for a claim to change.
     pub waiters: AtomicUsize,
     /// Batches of claims under way.
     pub batches: AtomicUsize,
 }
 
+/// What brings entries of a shared buffer into the database, as far as this process does it.
+#[derive(Debug, Clone)]
+pub struct WorkerNow {
+    /// Whether it works, or would at once.
+    pub is_ready: bool,
+    /// Whether it is the one at work.
+    pub is_active: bool,
+    /// What it does, in words.
+    pub words: String,
+    /// Entries that are not in the database, as far as it knows.
+    pub waiting: u64,
+    /// The last one that is.
+    pub retired: Seq,
+}
+
 impl App {
+    /// What brings entries into the database, where this process does nothing else.
+    pub fn worker_alone(&self) -> Option<WorkerNow> {
+        self.worker.as_ref().filter(|_| !self.takes_claims).map(|worker| worker())
+    }
+
     /// Whether the node is going down.
     pub fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)

@@ -15,7 +15,8 @@ use prometheus_client::registry::{Registry, Unit};
 use super::App;
 use super::reply::{self, Reply, SLUGS};
 use crate::metrics::Histogram;
-use crate::queue::{CampaignView, ClaimOutcome};
+use crate::queue::ClaimOutcome;
+use crate::queue::redis::gate::Closed;
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const NANOS_PER_SECOND: f64 = 1e9;
@@ -28,17 +29,30 @@ pub fn live() -> Reply {
 
 /// `GET /readyz`: whether claims are taken; every reason why not.
 pub fn ready(app: &App) -> Reply {
+    let closed = app.buffer.gate().filter(|_| app.takes_claims).and_then(|gate| gate.why_closed());
+    let of_gate = closed.as_ref().map(|closed| match closed {
+        Closed::Away(why) => ("redis-away", why),
+        Closed::Opening(why) => ("opening", why),
+        Closed::Stuck(why) => ("stuck", why),
+    });
+    let alone = app.worker_alone();
     let reasons: Vec<&str> = [
         (!app.ready.load(Ordering::Acquire), "recovering"),
         (app.is_draining(), "draining"),
-        (app.buffer.is_fenced(), "not-durable"),
+        (app.takes_claims && app.buffer.is_fenced(), "not-durable"),
         (app.drain_fenced.load(Ordering::Acquire), "database-fenced"),
+        (alone.as_ref().is_some_and(|worker| !worker.is_ready), "not-working"),
     ]
     .into_iter()
     .filter_map(|(applies, reason)| applies.then_some(reason))
+    .chain(of_gate.map(|(reason, _)| reason))
     .collect();
     let status = if reasons.is_empty() { "ready" } else { "not-ready" };
-    let body = serde_json::json!({"status": status, "reasons": reasons}).to_string().into_bytes();
+    let mut document = serde_json::json!({"status": status, "reasons": reasons});
+    if let Some(detail) = of_gate.map(|(_, why)| why.clone()).or(alone.map(|worker| worker.words)) {
+        document["detail"] = detail.into();
+    }
+    let body = document.to_string().into_bytes();
     if reasons.is_empty() { reply::json(body) } else { reply::unavailable(body) }
 }
 
@@ -86,13 +100,12 @@ impl Scrape {
             ClaimOutcome::ALL.iter().zip(view.counts()).map(move |((_, outcome), n)| (labels(outcome), n))
         });
         out.counters("claims", "Claims by how they came out", counts)?;
-        let of = |view: &'_ Arc<CampaignView>| buffer.pending().balance(view.no);
         let free = views().filter_map(|view| Some(([("campaign", view.id.as_str())], view.shown_free()?.0 as f64)));
         out.gauges("stock_free", "Units that nobody holds", free)?;
-        let error = views().map(|view| {
-            let balance = of(view);
+        let error = views().filter_map(|view| {
+            let balance = buffer.known_balance(view.no)?;
             let error = if balance.error() != 0 { balance.error() } else { balance.money_error() };
-            ([("campaign", view.id.as_str())], error as f64)
+            Some(([("campaign", view.id.as_str())], error as f64))
         });
         out.gauges(
             "conservation_error",
@@ -111,9 +124,11 @@ impl Scrape {
         out.histogram("journal_sync", "One sync of the journal", seconds, &metrics.journal_sync, NANOS_PER_SECOND)?;
         out.gauge("journal_bytes", "Size of the journal's segments on disk", metrics.journal_disk_bytes.get() as f64)?;
         out.counter("journal_written_bytes", "Bytes written to the journal", metrics.journal_bytes.get())?;
-        let last = pending.retired().0 + pending.entries();
+        let worker = app.worker_alone();
+        let waiting = worker.as_ref().map_or_else(|| app.buffer.entries(), |worker| worker.waiting);
+        let last = worker.map_or_else(|| app.buffer.retired(), |worker| worker.retired).0 + waiting;
         out.gauge("journal_last_seq", "Position of the last entry", last as f64)?;
-        out.gauge("buffer_entries", "Entries that wait for the database", pending.entries() as f64)?;
+        out.gauge("buffer_entries", "Entries that wait for the database", waiting as f64)?;
         out.gauge("buffer_memory_bytes", "Memory of the entries that wait", pending.bytes() as f64)?;
         out.gauge("buffer_oldest_age_seconds", "Age of the oldest entry that waits", age as f64 / MICROS_PER_SECOND)?;
         let behind = metrics.clock_behind.get() as f64;
@@ -125,6 +140,14 @@ impl Scrape {
 
     fn write_drain(&self, out: &mut Out<'_>) -> fmt::Result {
         let metrics = self.0.buffer.metrics();
+        if let Some(worker) = &self.0.worker {
+            let is_active = worker().is_active;
+            out.gauge(
+                "worker_active",
+                "1 where this process brings entries into the database",
+                f64::from(u8::from(is_active)),
+            )?;
+        }
         let seconds = Some(&Unit::Seconds);
         out.counter("drain_rows", "Claim rows that were new to the database", metrics.drain_rows.get())?;
         out.histogram("drain_batch", "One batch's transaction", seconds, &metrics.drain_batch, NANOS_PER_SECOND)?;

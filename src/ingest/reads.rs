@@ -15,13 +15,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hyper::{HeaderMap, header};
 use siphasher::sip::SipHasher13;
 
-use super::App;
 use super::reply::{self, ClaimDocument, Problem, Reply};
 use super::routes::{Query, has_etag};
 use super::waits::{Place, Waits};
+use super::{App, Door};
 use crate::limits;
 use crate::queue::pending::Waiting;
-use crate::queue::{CampaignView, Unsettled};
+use crate::queue::{Away, CampaignView, Unsettled};
 use crate::sale::{CampaignId, Claim, ClaimId, ClaimStatus, Currency, Fate, Seq, UserId};
 use crate::store::{Store, StoreError, StoredClaim};
 
@@ -128,16 +128,17 @@ pub(super) fn unavailable(error: StoreError) -> Problem {
 /// # Errors
 /// The problem to answer with.
 pub async fn claim(
-    app: &App,
+    door: &Rc<Door>,
     waits: &Rc<Waits>,
     id: &str,
     query: &Query<'_>,
     headers: &HeaderMap,
 ) -> Result<Reply, Problem> {
+    let app = &*door.app;
     let [wait] = query.read(["wait"])?;
     let wait = wait.map_or(Ok(0), |w| whole("wait", &w, 0, limits::WAIT_MAX_SECS))?;
     let id = ClaimId::parse(id).ok_or(Problem::UnknownClaim)?;
-    let mut seen = look(app, id).await?;
+    let mut seen = look(door, id).await?;
     let is_news = |seen: &Seen| match headers.contains_key(header::IF_NONE_MATCH) {
         true => !has_etag(headers, &seen.etag()),
         false => !seen.may_change_soon(),
@@ -153,7 +154,7 @@ pub async fn claim(
                 () = change_of(app, waits, &seen) => false,
                 () = &mut limit => true,
             };
-            match look(app, id).await {
+            match look(door, id).await {
                 Ok(now) => seen = now,
                 // A claim that was seen does not vanish for a reader that waits, even where its row was deleted by hand.
                 Err(Problem::UnknownClaim) => break,
@@ -205,9 +206,15 @@ async fn change_of(app: &App, waits: &Rc<Waits>, seen: &Seen) {
 ///
 /// # Errors
 /// [`Problem::UnknownClaim`], or that the database can't be read.
-pub(super) async fn look(app: &App, id: ClaimId) -> Result<Seen, Problem> {
+pub(super) async fn look(door: &Rc<Door>, id: ClaimId) -> Result<Seen, Problem> {
+    let app = &*door.app;
+    let mut is_away = false;
     for _ in 0..LOOKS {
-        let found = app.buffer.find(id);
+        // Where what waits can't be looked at now, what the database has is still true.
+        let found = app.buffer.find(&door.front, id).await.unwrap_or_else(|Away| {
+            is_away = true;
+            Waiting::default()
+        });
         if let Some(seen) = found.claims.first().and_then(|claim| accepted(app, *claim)) {
             return Ok(seen.with_end(&found));
         }
@@ -215,7 +222,10 @@ pub(super) async fn look(app: &App, id: ClaimId) -> Result<Seen, Problem> {
         if let Some(stored) = app.cache.claim(id, || app.store.claim(id)).await.map_err(unavailable)? {
             return Ok(Seen::from(stored).with_end(&found));
         }
-        let found = app.buffer.find(id);
+        if is_away {
+            return Err(Problem::StoreUnavailable);
+        }
+        let found = app.buffer.find(&door.front, id).await.map_err(|Away| Problem::StoreUnavailable)?;
         if let Some(seen) = found.claims.first().and_then(|claim| accepted(app, *claim)) {
             return Ok(seen.with_end(&found));
         }
@@ -238,7 +248,8 @@ fn accepted(app: &App, claim: Claim) -> Option<Seen> {
 ///
 /// # Errors
 /// The problem to answer with.
-pub async fn claims_of(app: &App, user: &str, query: &Query<'_>) -> Result<Reply, Problem> {
+pub async fn claims_of(door: &Rc<Door>, user: &str, query: &Query<'_>) -> Result<Reply, Problem> {
+    let app = &*door.app;
     let [limit, cursor] = query.read(["limit", "cursor"])?;
     let limit =
         limit.map_or(Ok(limits::PAGE_DEFAULT.into()), |l| whole("limit", &l, 1, limits::PAGE_MAX.into()))? as u32;
@@ -246,7 +257,8 @@ pub async fn claims_of(app: &App, user: &str, query: &Query<'_>) -> Result<Reply
     let user = UserId::parse(user).map_err(|e| Problem::invalid("user", format!("expected {e}")))?;
 
     // The buffer first: what it retires meanwhile is in the database by then, and is shown as what it is there.
-    let waiting = app.buffer.claims_of(&user, app.buffer.hash_key().user(&user));
+    let hash = app.buffer.hash_key().user(&user);
+    let waiting = app.buffer.claims_of(&door.front, &user, hash).await.map_err(|Away| Problem::StoreUnavailable)?;
     let stored = page_of(app, user, before, limit).await.map_err(unavailable)?;
     let pending = waiting.claims.iter().filter(|claim| before.is_none_or(|before| claim.seq < before));
     let pending = pending.filter_map(|claim| accepted(app, *claim)).map(|seen| seen.with_end(&waiting));

@@ -67,10 +67,10 @@ async fn read(session: &Rc<Session>, request: Asked) -> Result<Reply, Problem> {
     match route {
         Route::Campaigns => reads::campaigns(app, headers).await,
         Route::Campaign(id) => reads::campaign(app, &id, headers),
-        Route::Claim(id) => reads::claim(app, session.waits(), &id, &query, headers).await,
+        Route::Claim(id) => reads::claim(session.door(), session.waits(), &id, &query, headers).await,
         Route::End(..) | Route::CartItems(_) => Err(Problem::NotFound),
-        Route::Cart(user) => carts::show(app, &user, headers).await,
-        Route::ClaimsOf(user) => reads::claims_of(app, &user, &query).await,
+        Route::Cart(user) => carts::show(session.door(), &user, headers).await,
+        Route::ClaimsOf(user) => reads::claims_of(session.door(), &user, &query).await,
     }
 }
 

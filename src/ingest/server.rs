@@ -50,24 +50,29 @@ pub enum ServeError {
 
 /// The running listeners.
 pub struct Servers {
-    public: SocketAddr,
+    public: Option<SocketAddr>,
     admin: AdminAddr,
     public_stop: watch::Sender<Option<Duration>>,
     admin_stop: watch::Sender<Option<Duration>>,
     public_threads: Vec<JoinHandle<()>>,
     admin_thread: JoinHandle<()>,
     failed: watch::Receiver<Option<String>>,
-    _lock: listen::AddressLock,
+    _lock: Option<listen::AddressLock>,
 }
 
 impl Servers {
-    /// Opens both listeners and starts `threads` (at least 1) public threads, fronts 0 to `threads` − 1 of the buffer, and
-    /// the admin thread, front `threads`.
+    /// Opens both listeners and starts `threads` public threads, fronts 0 to `threads` − 1 of the buffer, at least 1 where
+    /// there is a public listener; and the admin thread, front `threads`.
     ///
     /// # Errors
     /// [`ServeError`]; nothing listens any more then.
-    pub fn spawn(app: &Arc<App>, public: &SocketAddr, admin: &AdminAddr, threads: u16) -> Result<Self, ServeError> {
-        let listening = listen::public(*public, threads.into())?;
+    pub fn spawn(
+        app: &Arc<App>,
+        public: Option<&SocketAddr>,
+        admin: &AdminAddr,
+        threads: u16,
+    ) -> Result<Self, ServeError> {
+        let listening = public.map(|public| listen::public(*public, threads.into())).transpose()?;
         let (admin_listener, admin) = match admin {
             AdminAddr::Tcp(addr) => {
                 let socket = listen::admin_tcp(*addr)?;
@@ -80,7 +85,11 @@ impl Servers {
         let (public_stop, public_told) = watch::channel(None);
         let (admin_stop, admin_told) = watch::channel(None);
         let mut public_threads = Vec::new();
-        for (no, socket) in (0..).zip(listening.sockets) {
+        let (public, sockets, lock) = match listening {
+            Some(listening) => (Some(listening.addr), listening.sockets, Some(listening.lock)),
+            None => (None, Vec::new(), None),
+        };
+        for (no, socket) in (0..).zip(sockets) {
             let (app, stop) = (app.clone(), public_told.clone());
             let start = Start { app, front: no, stop, tell: tell.clone() };
             public_threads.push(start.spawn(format!("ingest-{no}"), async move |thread| {
@@ -93,12 +102,11 @@ impl Servers {
             AdminListener::Tcp(socket) => serve::<Admin, _>(thread, TcpListener::from_std(socket)?).await,
             AdminListener::Unix(socket) => serve::<Admin, _>(thread, UnixListener::from_std(socket)?).await,
         })?;
-        let (public, _lock) = (listening.addr, listening.lock);
-        Ok(Self { public, admin, public_stop, admin_stop, public_threads, admin_thread, failed, _lock })
+        Ok(Self { public, admin, public_stop, admin_stop, public_threads, admin_thread, failed, _lock: lock })
     }
 
-    /// Where claims are taken.
-    pub fn public(&self) -> SocketAddr {
+    /// Where claims are taken, if they are.
+    pub fn public(&self) -> Option<SocketAddr> {
         self.public
     }
 

@@ -57,3 +57,32 @@ pub const WAITING_ENTRY_BYTES: u64 = 128;
 
 /// Bytes that a busy connection takes in memory: its read buffer and its request.
 pub const CONNECTION_BYTES: u64 = HEAD_MAX as u64 + 8 * 1024;
+
+/// Empty calls of Redis whose round trip is measured: some dozens show the outliers of a network, and take no time.
+pub const DOCTOR_PINGS: usize = 50;
+
+/// Claims in one call of Redis, as a gate under load sends them.
+pub const DOCTOR_CALL: usize = 64;
+
+/// Claims after which Redis is known, each of the two kinds. They take it some 50 MB, one kind after the other.
+pub const DOCTOR_REDIS_CLAIMS_MAX: u64 = 100_000;
+
+/// Claims at least, however long that takes: fewer would be kept in another, denser form than those of a sale.
+pub const DOCTOR_REDIS_CLAIMS_MIN: u64 = 2_048;
+
+/// Bytes that Redis must have free below what counts as full before the doctor writes there: twice what it takes.
+pub const DOCTOR_REDIS_FREE_MIN: u64 = 128 * 1024 * 1024;
+
+/// How long an answer of Redis' is waited for, in milliseconds: a slow one is to be measured and not to be missed.
+pub const DOCTOR_REDIS_PATIENCE_MILLIS: u64 = 10_000;
+
+/// After how long Redis itself removes what a killed doctor has left there, in milliseconds: twice the longest run.
+pub const DOCTOR_REDIS_EXPIRY_MILLIS: u64 = 2 * DOCTOR_SECONDS_MAX * 1_000;
+
+/// A round trip to Redis above this in the median, in microseconds, is one to another building: buyers wait for it, and a lane
+/// stands still for as long.
+pub const REDIS_FAR_MICROS: u64 = 2_000;
+
+/// The part of its machine's memory, in percent, that Redis' `maxmemory` should stay below: the rest is for rewriting its file,
+/// which copies the pages that are written meanwhile, and for what `maxmemory` does not count.
+pub const REDIS_MACHINE_PERCENT: u64 = 75;

@@ -101,6 +101,13 @@ impl Campaign {
         }
     }
 
+    /// A campaign without claims and with hardly room for any, for whoever has its numbers from elsewhere and fills them in.
+    pub(super) fn outline(spec: CampaignSpec, seed: Seed) -> Self {
+        let without = CampaignSpec { stock: Units(0), ..spec.clone() };
+        let created = Created { no: CampaignNo(0), spec: without, seed, asked: Default::default() };
+        Self { spec, ..Self::new(&created, 0) }
+    }
+
     /// Claims held.
     pub fn winners(&self) -> &Winners {
         &self.winners

@@ -14,7 +14,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 
 use super::index::Index;
 use crate::limits;
-use crate::sale::{CartKey, CartOp, Carted, KeyHash, Seq, Timestamp, UserHash};
+use crate::sale::{CartKey, CartOp, Carted, KeyHash, Seq, Sku, Timestamp, UserHash};
 
 const _: () = assert!(limits::CARTS_YOUNG > 2 * (limits::QUEUE_MAX + limits::SEQUENCER_BATCH_MAX));
 
@@ -36,6 +36,8 @@ pub enum CartBase {
     Empty,
     /// Its lines, loaded after the answer that asked for them with this number.
     Loaded { number: u64, lines: Vec<Line> },
+    /// The same where carts are kept by their lines' names.
+    Stored { number: u64, version: Seq, lines: Vec<(Sku, u32)> },
 }
 
 /// A cart as it is here.

@@ -1,9 +1,10 @@
 //! What the front end submits, and what comes back.
 
 use super::carts::CartBase;
+use super::ledger::Balance;
 use crate::sale::{
-    Asked, CampaignId, CampaignNo, CampaignSpec, CartKey, CartOp, Claim, ClaimId, Fate, KeyHash, Money, Seq, Sku,
-    Timestamp, Units, UserHash, UserId, campaign::CampaignPatch, red_packet::Seed,
+    Asked, CampaignId, CampaignNo, CampaignSpec, CartKey, CartOp, Claim, ClaimId, Entry, Fate, KeyHash, Money, Seq,
+    Sku, Timestamp, Units, UserHash, UserId, campaign::CampaignPatch, red_packet::Seed,
 };
 
 /// A request to hold units.
@@ -68,6 +69,8 @@ pub struct MoveCommand {
     pub claim_id: ClaimId,
     /// Its campaign, already looked up.
     pub campaign: CampaignNo,
+    /// Its buyer, likewise.
+    pub user: UserId,
     /// What becomes of it.
     pub to: Fate,
     /// Who asks.
@@ -94,6 +97,30 @@ pub enum AdminAction {
     Change(CampaignId, CampaignPatch),
 }
 
+/// What a front end wants to read of what waits, where that is kept for many of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// Claims of the buyers with this tag, and their ends.
+    Waiting([u8; 6]),
+    /// A buyer's cart.
+    Cart(UserId),
+    /// A campaign's balance.
+    Balance(CampaignNo),
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Looked {
+    /// Entries, the oldest first.
+    Waiting(Vec<Entry>),
+    /// The position of its last operation, and its lines; none where the database's is the whole truth.
+    Cart(Option<(Seq, Vec<(Sku, u32)>)>),
+    /// The balance.
+    Balance(Box<Balance>),
+    /// Nobody can look now.
+    Away,
+}
+
 /// What the front end submits.
 #[derive(Debug, Clone)]
 pub enum Command {
@@ -105,6 +132,8 @@ pub enum Command {
     Move(Box<MoveCommand>),
     /// An operator's wish; rare, so boxed.
     Admin(Box<AdminCommand>),
+    /// A look at what waits.
+    Look(Look),
 }
 
 /// Why a claim can't come to an end. Nothing was changed.
@@ -217,6 +246,32 @@ pub enum Outcome {
     Moved(Result<MoveDone, MoveRefusal>),
     /// An operator's wish.
     Admin(Box<Result<AdminDone, AdminRefusal>>),
+    /// What was found.
+    Looked(Looked),
+}
+
+impl Command {
+    /// The outcome of a command that nothing was done about, because nothing can be made durable now.
+    pub fn not_durable(&self) -> Outcome {
+        match self {
+            Self::Claim(_) => Outcome::Refused(Refusal::NotDurable),
+            Self::Cart(_) => Outcome::Cart(CartOutcome::NotDurable),
+            Self::Move(_) => Outcome::Moved(Err(MoveRefusal::NotDurable)),
+            Self::Admin(_) => Outcome::Admin(Box::new(Err(AdminRefusal::NotDurable))),
+            Self::Look(_) => Outcome::Looked(Looked::Away),
+        }
+    }
+
+    /// The same where there is no room for more that waits.
+    pub fn buffer_full(&self) -> Outcome {
+        match self {
+            Self::Claim(_) => Outcome::Refused(Refusal::BufferFull),
+            Self::Cart(_) => Outcome::Cart(CartOutcome::BufferFull),
+            Self::Move(_) => Outcome::Moved(Err(MoveRefusal::BufferFull)),
+            Self::Admin(_) => Outcome::Admin(Box::new(Err(AdminRefusal::BufferFull))),
+            Self::Look(_) => Outcome::Looked(Looked::Away),
+        }
+    }
 }
 
 /// What is remembered of an acceptance under its idempotency key: enough to give its answer again, byte for byte.

@@ -101,7 +101,7 @@ impl Front {
         }
         let claim = match &command {
             Command::Claim(claim) => Some((claim.claim_id, claim.user)),
-            Command::Cart(_) | Command::Move(_) | Command::Admin(_) => None,
+            Command::Cart(_) | Command::Move(_) | Command::Admin(_) | Command::Look(_) => None,
         };
         let unrung = self.unrung.get();
         if unrung == 0 {

@@ -23,6 +23,7 @@ pub mod journal;
 pub mod keys;
 pub mod ledger;
 pub mod letters;
+mod looks;
 pub mod mark;
 pub mod pending;
 pub mod published;
@@ -45,13 +46,15 @@ use crossbeam::queue::ArrayQueue;
 
 pub use self::book::{Book, HashKey};
 pub use self::command::{
-    AdminAction, AdminCommand, AdminDone, AdminRefusal, CartCommand, CartOutcome, ClaimCommand, Command, MoveCommand,
-    MoveDone, MoveRefusal, Outcome, Refusal, Replay,
+    AdminAction, AdminCommand, AdminDone, AdminRefusal, CartCommand, CartOutcome, ClaimCommand, Command, Look, Looked,
+    MoveCommand, MoveDone, MoveRefusal, Outcome, Refusal, Replay,
 };
 pub use self::front::{Answer, Front, SubmitError, Waiting};
 pub use self::handoff::{Doorbell, Mailbox};
 pub use self::ledger::Balance;
+pub use self::looks::{Away, CartNow};
 pub use self::pending::{Lease, Pending};
+use self::redis::gate::Gate;
 pub use self::sequencer::{Published, Replies, Sequencer, Settings, Submission, Ticket};
 pub use self::unknowns::Unsettled;
 pub use self::views::{CampaignView, ClaimOutcome};
@@ -72,6 +75,8 @@ pub(crate) struct Shared {
     bell: Doorbell,
     mailboxes: Vec<Arc<Mailbox<(Ticket, Outcome)>>>,
     published: Arc<Published>,
+    /// What this process knows of the Redis in which many of them have their buffer; none where the buffer is its own.
+    gate: Option<Arc<Gate>>,
     unknowns: unknowns::Unknowns,
     ack_deadline: Duration,
     max_entries: u64,
@@ -99,11 +104,21 @@ pub struct BufferSettings {
 impl Buffer {
     /// A buffer over what the sequencer publishes.
     pub fn new(settings: BufferSettings, published: Arc<Published>) -> Self {
+        Self::over(settings, published, None)
+    }
+
+    /// A gate's side of a buffer in Redis.
+    pub fn shared(settings: BufferSettings, published: Arc<Published>, gate: Arc<Gate>) -> Self {
+        Self::over(settings, published, Some(gate))
+    }
+
+    fn over(settings: BufferSettings, published: Arc<Published>, gate: Option<Arc<Gate>>) -> Self {
         Self(Arc::new(Shared {
             queue: ArrayQueue::new(limits::QUEUE_MAX),
             bell: Doorbell::default(),
             mailboxes: (0..settings.fronts).map(|_| Arc::default()).collect(),
             published,
+            gate,
             unknowns: unknowns::Unknowns::default(),
             ack_deadline: settings.ack_deadline,
             max_entries: settings.max_entries,
@@ -142,33 +157,9 @@ impl Buffer {
         self.0.hash_key
     }
 
-    /// What waits for the database of a claim.
-    pub fn find(&self, id: ClaimId) -> pending::Waiting {
-        self.pending().find(id)
-    }
-
-    /// What waits for the database of a buyer's claims, oldest first.
-    pub fn claims_of(&self, user: &UserId, hash: UserHash) -> pending::Waiting {
-        // The search holds the lock that the sequencer needs for a moment: whoever holds nothing does not start it.
-        // The filters of this process know nobody whose claim came to its end, or was of an earlier day, before it began.
-        let all_known = self.retired() >= self.0.published.recovered;
-        if all_known && !self.campaigns().all().iter().any(|view| view.may_hold(hash)) {
-            return pending::Waiting::default();
-        }
-        self.pending().of(user, hash)
-    }
-
-    /// What waits for the database of a buyer's cart, oldest first.
-    pub fn cart_of(&self, user: &UserId, hash: UserHash) -> Vec<(Seq, crate::sale::Carted)> {
-        if !self.may_have_cart(hash) {
-            return Vec::new();
-        }
-        self.pending().of(user, hash).carts
-    }
-
     /// Whether a buyer may have a cart; `false` is certain.
     pub fn may_have_cart(&self, hash: UserHash) -> bool {
-        self.0.published.cart_owners.may_have(hash)
+        self.0.gate.is_some() || self.0.published.cart_owners.may_have(hash)
     }
 
     /// A claim whose caller was told that the outcome is unknown.
@@ -178,7 +169,12 @@ impl Buffer {
 
     /// Whether claims are refused because too many entries wait, or the journal's disk is full.
     pub fn is_full(&self) -> bool {
-        self.pending().entries() >= self.0.max_entries || self.0.published.disk_full.load(Ordering::Relaxed)
+        self.entries() >= self.0.max_entries || self.0.published.disk_full.load(Ordering::Relaxed)
+    }
+
+    /// Entries that wait for the database.
+    pub fn entries(&self) -> u64 {
+        self.0.gate.as_ref().map_or_else(|| self.pending().entries(), |gate| gate.entries())
     }
 
     /// Whether durability can't be given any more.
@@ -188,7 +184,12 @@ impl Buffer {
 
     /// The last entry that is in the database.
     pub fn retired(&self) -> Seq {
-        self.pending().retired()
+        self.0.gate.as_ref().map_or_else(|| self.pending().retired(), |gate| gate.retired())
+    }
+
+    /// What this process knows of the Redis in which many of them have their buffer; none where the buffer is its own.
+    pub fn gate(&self) -> Option<&Arc<Gate>> {
+        self.0.gate.as_ref()
     }
 
     /// Lets the sequencer end once its queue is empty. Call it when nobody submits any more.

@@ -13,9 +13,16 @@ use crate::limits;
 use crate::plant;
 
 /// Sorts a batch's answers by front end and delivers each its share with one wake.
-struct Postman<'a> {
+pub(super) struct Postman<'a> {
     shared: &'a Shared,
     sorted: Vec<Vec<(Ticket, Outcome)>>,
+}
+
+impl<'a> Postman<'a> {
+    /// For the front ends of `shared`.
+    pub fn new(shared: &'a Shared) -> Self {
+        Self { shared, sorted: shared.mailboxes.iter().map(|_| Vec::new()).collect() }
+    }
 }
 
 impl Replies for Postman<'_> {
@@ -49,7 +56,7 @@ pub fn spawn<D: Disk>(
     std::thread::Builder::new().name("sequencer".to_owned()).spawn(move || {
         let _guard = guard;
         shared.bell.attach(std::thread::current());
-        let mut postman = Postman { shared: &shared, sorted: shared.mailboxes.iter().map(|_| Vec::new()).collect() };
+        let mut postman = Postman::new(&shared);
         let mut batch = Vec::with_capacity(limits::SEQUENCER_BATCH_MAX);
         let mut is_more = false;
         loop {

@@ -11,7 +11,8 @@ use super::book::{AdminVerdict, Book, Verdict};
 use super::carts::{CartBase, CartVerdict};
 use super::codec::{self, FrameContext};
 use super::command::{
-    AdminCommand, AdminRefusal, CartCommand, CartOutcome, Command, MoveCommand, MoveDone, MoveRefusal, Outcome, Refusal,
+    AdminCommand, AdminRefusal, CartCommand, CartOutcome, Command, Looked, MoveCommand, MoveDone, MoveRefusal, Outcome,
+    Refusal,
 };
 use super::journal::disk::Disk;
 use super::journal::{FrameBuffer, FrameMeta, JournalError, Room, Writer};
@@ -144,11 +145,13 @@ impl<D: Disk> Sequencer<D> {
         }
         for submission in batch.drain(..) {
             let outcome = match submission.command {
-                _ if self.failed => not_durable(&submission.command),
+                _ if self.failed => submission.command.not_durable(),
                 Command::Claim(claim) => self.claim(now, room, &claim),
                 Command::Cart(command) => Outcome::Cart(self.cart(now, room, &command)),
                 Command::Move(command) => Outcome::Moved(self.end(now, room, &command)),
                 Command::Admin(command) => self.admin(now, room, &command),
+                // What waits here is read where it is.
+                Command::Look(_) => Outcome::Looked(Looked::Away),
             };
             self.answers.push((submission.ticket, outcome));
         }
@@ -199,7 +202,7 @@ impl<D: Disk> Sequencer<D> {
     fn touch(&self, batch: &[Submission]) {
         let claims = batch.iter().filter_map(|s| match &s.command {
             Command::Claim(claim) => Some(self.book.touch(claim)),
-            Command::Cart(_) | Command::Move(_) | Command::Admin(_) => None,
+            Command::Cart(_) | Command::Move(_) | Command::Admin(_) | Command::Look(_) => None,
         });
         std::hint::black_box(claims.fold(0, u64::wrapping_add));
     }
@@ -466,15 +469,6 @@ impl<D: Disk> Sequencer<D> {
                 _ => Outcome::Refused(Refusal::NotDurable),
             };
         }
-    }
-}
-
-fn not_durable(command: &Command) -> Outcome {
-    match command {
-        Command::Claim(_) => Outcome::Refused(Refusal::NotDurable),
-        Command::Cart(_) => Outcome::Cart(CartOutcome::NotDurable),
-        Command::Move(_) => Outcome::Moved(Err(MoveRefusal::NotDurable)),
-        Command::Admin(_) => Outcome::Admin(Box::new(Err(AdminRefusal::NotDurable))),
     }
 }
 

@@ -79,6 +79,8 @@ pub struct CampaignView {
     version: AtomicU64,
     stock_version: AtomicU64,
     filters: ArcSwap<Vec<DayFilter>>,
+    /// Whether others may hold claims whom the filters don't know.
+    has_strangers: AtomicBool,
     outcomes: [AtomicU64; ClaimOutcome::ALL.len()],
 }
 
@@ -101,6 +103,7 @@ impl CampaignView {
             version: AtomicU64::new(0),
             stock_version: AtomicU64::new(0),
             filters: ArcSwap::default(),
+            has_strangers: AtomicBool::new(false),
             outcomes: Default::default(),
         };
         view.keep_filter(campaign);
@@ -155,7 +158,33 @@ impl CampaignView {
 
     /// Whether `user` may hold a claim here; `false` is certain.
     pub fn may_hold(&self, user: UserHash) -> bool {
-        self.filters.load().iter().any(|each| each.filter.may_hold(user))
+        self.has_strangers.load(Ordering::Acquire) || self.filters.load().iter().any(|each| each.filter.may_hold(user))
+    }
+
+    /// Publishes what was read of the campaign elsewhere. Who holds claims is not known from here on, unless nothing has
+    /// changed since [`Self::know_holders`], or nobody ever claimed.
+    pub(super) fn update_from_afar(&self, campaign: &Campaign) {
+        let has_changed = (self.version(), self.stock_version()) != (campaign.version, campaign.stock_version);
+        if campaign.acknowledged > 0 && has_changed {
+            // Before the rest: whoever is refused by what is new has been looked for.
+            self.has_strangers.store(true, Ordering::Release);
+        }
+        self.update(campaign);
+    }
+
+    /// Whether it would be of use to know who holds claims: nothing can be claimed, and that is not known yet.
+    pub(super) fn wants_holders(&self, now: Timestamp) -> bool {
+        let is_shut = self.state(now) != CampaignState::Open || self.free() == Units(0);
+        is_shut && self.kind != CampaignKind::CheckIn && self.has_strangers.load(Ordering::Acquire)
+    }
+
+    /// Takes everybody who holds a claim, as it was under these versions of campaign and stock, after which nobody could
+    /// claim any more.
+    pub(super) fn know_holders(&self, holders: HolderFilter, units: Units, versions: (u64, u64)) {
+        self.filters.store(Arc::new(vec![DayFilter { units, day: 0, filter: Arc::new(holders) }]));
+        if versions == (self.version(), self.stock_version()) {
+            self.has_strangers.store(false, Ordering::Release);
+        }
     }
 
     /// Whether somebody may have a key from a claim that is not held any more.
@@ -280,6 +309,33 @@ impl Views {
             }
             index
         });
+    }
+
+    /// Publishes campaigns as they were read elsewhere, each with its number. New ones are told by their numbers, which are
+    /// dense; one that comes without those before it is left out.
+    pub(super) fn publish_from_afar(&self, read: &[(CampaignNo, Campaign)]) {
+        let known = self.current.load_full();
+        for (no, campaign) in read {
+            if let Some(view) = known.number(*no) {
+                view.update_from_afar(campaign);
+            }
+        }
+        let mut new: Vec<_> = read.iter().filter(|(no, _)| no.0 as usize >= known.by_no.len()).collect();
+        if new.is_empty() {
+            return;
+        }
+        new.sort_by_key(|(no, _)| *no);
+        let mut index = Index { by_id: known.by_id.clone(), by_no: known.by_no.clone() };
+        for (no, campaign) in new {
+            if no.0 as usize == index.by_no.len() {
+                let view = CampaignView::new(*no, campaign);
+                view.has_strangers.store(campaign.acknowledged > 0, Ordering::Release);
+                let view = Arc::new(view);
+                index.by_id.insert(view.id, view.clone());
+                index.by_no.push(view);
+            }
+        }
+        self.current.store(Arc::new(index));
     }
 
     /// The campaigns as they are now.

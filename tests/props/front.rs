@@ -36,7 +36,7 @@ impl<D: Disk> House<D> {
 
     /// Whether a claim waits for the database.
     fn waits(&self, id: ClaimId) -> bool {
-        !self.buffer.find(id).claims.is_empty()
+        !self.buffer.pending().find(id).claims.is_empty()
     }
 
     /// Ends the sequencer's thread; gives the units that its book holds of campaign 0.
@@ -188,7 +188,7 @@ fn slots_are_used_again_and_each_answer_finds_its_own_request() {
             }
             for (id, waiting) in kept {
                 let Answer::Decided(Outcome::Accepted { seq, .. }) = waiting.await else { panic!("not accepted") };
-                assert_eq!(house.buffer.find(id).claims.first().map(|c| c.seq), Some(seq));
+                assert_eq!(house.buffer.pending().find(id).claims.first().map(|c| c.seq), Some(seq));
             }
         }
         settled(&front).await;

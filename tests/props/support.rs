@@ -68,7 +68,7 @@ pub fn expiring(spec: CampaignSpec, seconds: i64) -> CampaignSpec {
 
 /// A wish to end a claim of campaign `no`.
 pub fn end(no: u32, claim_id: ClaimId, to: Fate) -> MoveCommand {
-    MoveCommand { claim_id, campaign: CampaignNo(no), to, by: "orders".into(), reason: Box::default() }
+    MoveCommand { claim_id, campaign: CampaignNo(no), user: user(0), to, by: "orders".into(), reason: Box::default() }
 }
 
 pub fn key(no: u32, buyer: u32, key: u32) -> KeyHash {

@@ -325,7 +325,7 @@ fn after_a_restart_too_a_buyer_sees_what_waits_of_claims_that_nobody_holds_any_m
         let settings = BufferSettings { fronts: 0, ack_deadline: Duration::ZERO, max_entries: 9, hash_key: HASH };
         let buffer = Buffer::new(settings, published.clone());
         for (buyer, ends) in [(1, 1), (2, 0)] {
-            let found = buffer.claims_of(&user(buyer), HASH.user(&user(buyer)));
+            let found = buffer.own_claims_of(&user(buyer), HASH.user(&user(buyer)));
             assert_eq!((found.claims.len(), found.ends.len()), (1, ends), "of buyer {buyer}");
         }
     }

@@ -154,6 +154,7 @@ pub fn command(key: HashKey, model: &Model, asked: &Asked, base: impl FnOnce(&Cl
         Asked::End(ask, to) => Command::Move(Box::new(MoveCommand {
             claim_id: claim_id(key, ask),
             campaign: CampaignNo(ask.sale as u32),
+            user: UserId::parse("nobody").expect("a name"),
             to: end(*to),
             by: "orders".into(),
             reason: Box::default(),
@@ -330,6 +331,7 @@ pub fn name(asked: &Asked, answer: &Outcome) -> &'static str {
         Outcome::Accepted { .. } => "answered: accepted",
         Outcome::Replayed(_) => "answered: replayed",
         Outcome::Unknown => "answered: unknown",
+        Outcome::Looked(_) => unreachable!("nobody looks through the sequencer"),
         Outcome::Moved(Ok(MoveDone::Repeated)) => "answered: ended before",
         Outcome::Moved(Err(refusal)) => match refusal {
             MoveRefusal::NotHeld => "answered: not held",

@@ -12,7 +12,7 @@ use super::disk::{Disk, DiskFile};
 use super::format;
 use super::segment::{Finish, Preparing};
 use super::snapshot::{SnapshotInfo, SnapshotJob};
-use super::writer::{SealedState, Shared};
+use super::writer::{Sealed, SealedState, Shared};
 use super::{JournalError, OpenError, Options, Visitor};
 use crate::limits;
 use crate::plant::{self, Bug};
@@ -230,12 +230,18 @@ impl<D: Disk> Janitor<D> {
     /// The snapshot that is due, if one is: of everything in full, durable segments. Only one is out at a time: give it
     /// back with [`Janitor::snapshot_done`].
     pub fn snapshot_job(&mut self) -> Option<SnapshotJob<D>> {
+        self.snapshot_job_upto(Seq(u64::MAX))
+    }
+
+    /// The same of full segments that hold nothing after `upto`, if there are any.
+    pub fn snapshot_job_upto(&mut self, upto: Seq) -> Option<SnapshotJob<D>> {
         if self.shared.latched() || !self.due() {
             return None;
         }
         let replay_from = self.snapshot.as_ref().map_or(0, |s| s.replay_from);
         let lists = self.shared.lists();
-        let durable = lists.sealed.iter().take_while(|s| matches!(s.state, SealedState::Synced));
+        let is_wanted = |s: &&Sealed<D::File>| matches!(s.state, SealedState::Synced) && s.at.last_seq <= upto;
+        let durable = lists.sealed.iter().take_while(is_wanted);
         let numbers: Vec<_> = durable.filter(|s| s.at.number >= replay_from).map(|s| s.at).collect();
         drop(lists);
         let until = *numbers.last()?;

@@ -22,7 +22,7 @@ mod segment;
 mod snapshot;
 mod tail;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod writer;
 
 use std::io::Read;

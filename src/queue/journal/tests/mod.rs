@@ -2,7 +2,7 @@
 
 mod crash;
 mod damage;
-mod disk;
+pub mod disk;
 mod keep;
 mod life;
 
