@@ -122,6 +122,17 @@ impl<S: Store> Drain<S> {
         self
     }
 
+    /// Knows campaigns' names from elsewhere than from the views.
+    pub(super) fn with_names(mut self, names: impl Fn(CampaignNo) -> Option<Name> + Send + 'static) -> Self {
+        self.names = Box::new(names);
+        self
+    }
+
+    /// What the sequencer publishes, to keep.
+    pub(super) fn shared(&self) -> Arc<Published> {
+        self.published.clone()
+    }
+
     /// The database.
     pub fn store(&self) -> &S {
         &self.store

@@ -7,7 +7,7 @@
 //! - Ingest knows nothing of this module, nor this module of ingest.
 //!
 //! [`drain`] is the step and [`letters`] what it does between two, free of timers and threads, so that a simulation can
-//! drive them; [`pool`] is the thread that does; [`batch`], [`retry`] and [`dead_letters`] are pure.
+//! drive them; [`pool`] is the thread that does, [`shared`] what feeds it from Redis; [`batch`], [`retry`] and [`dead_letters`] are pure.
 
 pub mod batch;
 pub mod dead_letters;
@@ -17,6 +17,7 @@ mod fake;
 pub mod letters;
 pub mod pool;
 pub mod retry;
+pub mod shared;
 
 pub use drain::{Drain, Refresh, Step};
 pub use pool::{DrainHandle, DrainSettings};

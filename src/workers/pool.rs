@@ -41,6 +41,7 @@ pub struct DrainHandle {
     published: Arc<Published>,
     retired: watch::Receiver<Seq>,
     fenced: Arc<AtomicBool>,
+    bound: Arc<AtomicBool>,
 }
 
 impl DrainHandle {
@@ -69,12 +70,22 @@ impl DrainHandle {
         settings: DrainSettings,
         prepare: impl AsyncFn() -> Result<(), StoreError> + Send + 'static,
     ) -> io::Result<Self> {
+        let drain = Drain::new(store, published, settings.batch_max, rand::random()).with_refresh(refresh);
+        Self::spawn_drain(drain, settings, prepare)
+    }
+
+    /// The same with a drain that has been made.
+    pub(super) fn spawn_drain<S: Store>(
+        mut drain: Drain<S>,
+        settings: DrainSettings,
+        prepare: impl AsyncFn() -> Result<(), StoreError> + Send + 'static,
+    ) -> io::Result<Self> {
+        drain.recovered = settings.recovered;
+        let published = drain.shared();
         let (stop, stopping) = watch::channel(None);
         let (retired, receiver) = watch::channel(published.pending.retired());
         let (finished, done) = mpsc::channel();
-        let fenced = Arc::new(AtomicBool::new(false));
-        let mut drain = Drain::new(store, published.clone(), settings.batch_max, rand::random()).with_refresh(refresh);
-        drain.recovered = settings.recovered;
+        let (fenced, bound) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let mut runner = Runner {
             drain,
             published: published.clone(),
@@ -82,6 +93,7 @@ impl DrainHandle {
             stopping,
             retired,
             fenced: fenced.clone(),
+            bound: bound.clone(),
             outage: None,
             counted: None,
         };
@@ -96,7 +108,7 @@ impl DrainHandle {
                 Err(error) => tracing::error!(%error, "the drain can't start: entries stay in the journal"),
             }
         })?;
-        Ok(Self { stop, done, thread: Some(thread), published, retired: receiver, fenced })
+        Ok(Self { stop, done, thread: Some(thread), published, retired: receiver, fenced, bound })
     }
 
     /// The last entry that was retired, told after each batch: what long polls wait for. Closed when the drain ends.
@@ -109,6 +121,21 @@ impl DrainHandle {
         self.fenced.clone()
     }
 
+    /// Whether the database is bound: what was published before this is known is written on from there.
+    pub(super) fn is_bound(&self) -> bool {
+        self.bound.load(Ordering::SeqCst)
+    }
+
+    /// Has it end after the step that is under way, and does not wait for that.
+    pub(super) fn begin_stop(&self) {
+        self.stop.send_replace(Some(tick()));
+    }
+
+    /// Whether its thread has ended: nothing that it began is under way any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
     /// Drains until nothing waits or `deadline` has passed, then ends and joins the thread; gives the number of entries
     /// that are in the journal only. Blocks the caller, at most [`limits::DRAIN_STOP_SLACK_MILLIS`] longer than
     /// `deadline`: beyond that a transaction hangs, and its thread is left to itself. Nobody submits any more, or it
@@ -118,7 +145,7 @@ impl DrainHandle {
         self.published.pending.entries()
     }
 
-    fn finish(&mut self, deadline: Duration) {
+    pub(super) fn finish(&mut self, deadline: Duration) {
         self.stop.send_replace(Some(tick() + deadline));
         let slack = Duration::from_millis(limits::DRAIN_STOP_SLACK_MILLIS);
         let outcome = self.done.recv_timeout(deadline + slack);
@@ -159,6 +186,7 @@ struct Runner<S> {
     stopping: watch::Receiver<Option<Instant>>,
     retired: watch::Sender<Seq>,
     fenced: Arc<AtomicBool>,
+    bound: Arc<AtomicBool>,
     outage: Option<Instant>,
     counted: Option<Instant>,
 }
@@ -182,6 +210,7 @@ impl<S: Store> Runner<S> {
             };
             let bound = step == Step::Idle;
             self.take(step).await;
+            self.bound.store(bound, Ordering::SeqCst);
             if bound || self.over() || self.fenced.load(Ordering::SeqCst) {
                 return bound;
             }
