@@ -5,6 +5,7 @@
 
 mod carts;
 mod rows;
+mod shared;
 
 use std::collections::HashMap;
 use std::io::BufRead;
@@ -17,8 +18,9 @@ use crate::queue::campaign::Campaign;
 use crate::queue::journal::disk::RealDisk;
 use crate::queue::journal::{self, FrameView, OpenError, SnapshotInfo, Visitor, Wanted};
 use crate::queue::recover::{self, Follower, ReplayError};
+use crate::queue::redis::client::Server;
 use crate::receipts::{KeyRing, fields_from_claim_json};
-use crate::sale::{CampaignId, CampaignNo, ClaimId, ClaimStatus, Event, Fate, Seq, Sku, UserId};
+use crate::sale::{CampaignId, CampaignNo, ClaimId, ClaimStatus, Entry, Event, Fate, Seq, Sku, UserId};
 use crate::store::{Database, Store};
 use rows::Sums;
 
@@ -116,19 +118,22 @@ impl Auditor {
 
     fn note(&mut self, frame: &FrameView<'_>) -> Result<(), ReplayError> {
         for entry in frame.entries() {
-            let (entry, _) = entry.map_err(ReplayError::entry(frame))?;
-            match &entry.event {
-                Event::Carted(c) => self.carts.entry(c.user).or_default().push((entry.seq, c.sku, c.quantity)),
-                _ if entry.seq <= self.cursor => {}
-                Event::Claimed(claim) => {
-                    let (units, money) = (claim.quantity.0, claim.amount.map_or(0, |a| a.0));
-                    self.waiting.insert(claim.claim_id, Waiting { campaign: claim.campaign, units, money });
-                }
-                Event::Moved(moved) => drop(self.ending.insert(moved.claim_id, moved.to)),
-                _ => {}
-            }
+            self.note_entry(&entry.map_err(ReplayError::entry(frame))?.0);
         }
         Ok(())
+    }
+
+    fn note_entry(&mut self, entry: &Entry) {
+        match &entry.event {
+            Event::Carted(c) => self.carts.entry(c.user).or_default().push((entry.seq, c.sku, c.quantity)),
+            _ if entry.seq <= self.cursor => {}
+            Event::Claimed(claim) => {
+                let (units, money) = (claim.quantity.0, claim.amount.map_or(0, |a| a.0));
+                self.waiting.insert(claim.claim_id, Waiting { campaign: claim.campaign, units, money });
+            }
+            Event::Moved(moved) => drop(self.ending.insert(moved.claim_id, moved.to)),
+            _ => {}
+        }
     }
 
     /// What became of a claim, as far as the journal goes: an end that is in the database already, and is later, is none yet.
@@ -171,6 +176,8 @@ impl Visitor for Auditor {
 pub struct Scope<'a> {
     /// The folder of journal and receipt keys.
     pub data_dir: &'a Path,
+    /// The Redis that many gates share; none for a journal.
+    pub redis: Option<&'a Server>,
     /// One campaign; all for none.
     pub campaign: Option<CampaignId>,
     /// A file with one claim a line, as clients received them.
@@ -182,6 +189,9 @@ pub struct Scope<'a> {
 /// # Errors
 /// Why it could not be done; that is no mismatch.
 pub async fn audit(scope: &Scope<'_>, store: &Database) -> anyhow::Result<Findings> {
+    if let Some(server) = scope.redis {
+        return shared::audit(scope, server, store).await;
+    }
     let disk = RealDisk::new(scope.data_dir.join("journal"));
     let identity = recover::identity(&disk)?;
     let identity = identity.ok_or_else(|| anyhow::anyhow!("{} holds no journal", scope.data_dir.display()))?;

@@ -42,7 +42,7 @@ pub struct Config {
     pub antiscalper: Antiscalper,
     /// What holds claims until they are in the database.
     pub buffer: Buffer,
-    /// Shared mode's Redis; always empty in this version.
+    /// Shared mode's Redis.
     pub redis: Redis,
     /// The database.
     pub store: Store,
@@ -91,7 +91,7 @@ pub struct Antiscalper {
 /// `[buffer]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Buffer {
-    /// Always the journal in this version.
+    /// What holds claims until they are in the database.
     pub kind: BufferKind,
     /// Folder of the journal and the receipt keys.
     pub data_dir: PathBuf,
@@ -106,12 +106,20 @@ pub struct Buffer {
 /// `[redis]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Redis {
-    /// `redis://`, `rediss://` or `unix://`.
+    /// `redis://`, `rediss://` or `unix://`; empty with `buffer.kind = "journal"`.
     pub url: Secret,
-    /// Nodes of a cluster.
+    /// Nodes of a cluster; always empty in this version.
     pub nodes: Vec<String>,
-    /// Sentinels.
+    /// Sentinels; always empty in this version.
     pub sentinels: Vec<String>,
+    /// 100 ms to 30 s: how long an answer of Redis' is waited for.
+    pub timeout: Duration,
+    /// 1 s to 60 s: how long a worker that says nothing keeps the partition to itself.
+    pub lease: Duration,
+    /// 0 (as many as suit) to 16: calls of one gate that are under way at a time.
+    pub lanes: usize,
+    /// Weak settings of Redis' that the operator accepts, each as `setting=value`.
+    pub accept: Vec<String>,
 }
 
 /// `[store]`

@@ -11,7 +11,9 @@ pub(crate) mod memory;
 mod pair;
 pub mod recover;
 mod remember;
+mod role;
 mod sample;
+mod shared;
 pub(crate) mod signals;
 mod start;
 mod watch;
@@ -26,7 +28,7 @@ use crate::antiscalper::Antiscalper;
 use crate::antiscalper::address::TrustedProxies;
 use crate::cache::local::LocalCache;
 use crate::clock::SystemClock;
-use crate::config::Config;
+use crate::config::{BufferKind, Config};
 use crate::ingest::auth::{Authenticator, TokenDigest};
 use crate::ingest::cors::Cors;
 use crate::ingest::server::Servers;
@@ -41,6 +43,8 @@ use crate::sale::Durability;
 use crate::store::Store;
 use crate::workers::pool::{DrainHandle, DrainSettings};
 use remember::{Remember, RememberThread};
+pub use role::Role;
+pub use shared::server as shared_server;
 use start::Started;
 use watch::Watch;
 
@@ -49,6 +53,8 @@ use watch::Watch;
 pub struct RunOptions {
     /// Make the sample campaigns where they are missing, and print a line that claims from one.
     pub sample: bool,
+    /// What this process does of a buffer in Redis; embedded it does all.
+    pub role: Role,
 }
 
 /// Runs the engine until a signal ends it.
@@ -57,6 +63,18 @@ pub struct RunOptions {
 /// Why it could not start, or what ended it.
 pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     allocator::settle();
+    if config.buffer.kind == BufferKind::Redis {
+        return shared::run(config, options);
+    }
+    anyhow::ensure!(
+        options.role == Role::All,
+        "--role: only a buffer in Redis (buffer.kind) has gates and workers apart"
+    );
+    embedded(config, options)
+}
+
+/// One process with a journal of its own.
+fn embedded(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     memory::raise_open_files();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let memory_max = memory::budget();
@@ -102,10 +120,12 @@ pub fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         ready: AtomicBool::new(false),
         draining: AtomicBool::new(false),
         drain_fenced: drain.fenced(),
+        worker: None,
+        takes_claims: true,
         waiters: AtomicUsize::new(0),
         batches: AtomicUsize::new(0),
     });
-    let servers = Servers::spawn(&app, &config.ingest.listen, &config.ingest.admin_listen, threads as u16)?;
+    let servers = Servers::spawn(&app, Some(&config.ingest.listen), &config.ingest.admin_listen, threads as u16)?;
     let ended = control.block_on(async {
         let (recovered, retired) = (report.last_seq, drain.retired());
         tokio::task::spawn_local(cart_owners::enter_all(published, store.clone(), key, retired, recovered));
@@ -180,8 +200,10 @@ async fn serve(
     }
     app.ready.store(true, Ordering::SeqCst);
     banner(config, &app.store.name(), servers, report);
-    if options.sample {
-        println!("{}", sample::line(servers.public()));
+    if options.sample
+        && let Some(public) = servers.public()
+    {
+        println!("{}", sample::line(public));
     }
     // Nobody may be listening: then this does nothing.
     let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
@@ -240,7 +262,9 @@ fn banner(config: &Config, store: &str, servers: &Servers, report: &Report) {
         Durability::Memory => "NOT synced: an acknowledged claim may be lost in a power cut",
     };
     println!("forebay {} is ready", env!("CARGO_PKG_VERSION"));
-    println!("  claims    http://{}", servers.public());
+    if let Some(public) = servers.public() {
+        println!("  claims    http://{public}");
+    }
     println!("  admin     {}", servers.admin());
     println!("  journal   {} ({durable})", config.buffer.data_dir.join("journal").display());
     println!("  database  {store} (each batch one synced transaction)");

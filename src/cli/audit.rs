@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::{AuditArgs, EXIT_FAILURE, EXIT_OK};
 use crate::audit::{self, Findings, Scope};
+use crate::engine;
 use crate::sale::CampaignId;
 use crate::store::Mode;
 
@@ -22,7 +23,8 @@ pub fn run(file: Option<&Path>, args: &AuditArgs) -> anyhow::Result<u8> {
         .map(|id| CampaignId::parse(id).map_err(|e| anyhow::anyhow!("--campaign: {id:?} given; expected {e}")));
     let campaign = campaign.transpose()?;
     let receipts = args.receipts.as_deref().map(|p| if p == Path::new("-") { Path::new("/dev/stdin") } else { p });
-    let scope = Scope { data_dir: &config.buffer.data_dir, campaign, receipts };
+    let redis = engine::shared_server(&config)?;
+    let scope = Scope { data_dir: &config.buffer.data_dir, redis: redis.as_ref(), campaign, receipts };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let findings = runtime.block_on(async {
         let store = super::database(&config, Mode::ReadOnly)?;

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError, Overrides, Problem};
+use crate::engine::Role;
 use crate::store::{Database, Mode};
 
 /// Done.
@@ -89,6 +90,9 @@ pub struct ServeArgs {
     /// Make the sample campaigns where they are missing, and print a line that claims from one.
     #[arg(long)]
     pub sample: bool,
+    /// What this process does of a buffer in Redis: take claims (gate), write to the database (worker), or both (all).
+    #[arg(long, value_enum, default_value_t = Role::All)]
+    pub role: Role,
     #[command(flatten)]
     pub data: DataArgs,
     /// Address of the public listener (ingest.listen).

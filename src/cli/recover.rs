@@ -20,6 +20,9 @@ pub struct RecoverArgs {
     /// The side that stays where the two do not belong together; the other one gets another name.
     #[arg(long, value_name = "SIDE")]
     pub keep: Option<Side>,
+    /// With a buffer in Redis: a gate whose folder is lost for good, by its 32 hexadecimal digits. What only it had is lost.
+    #[arg(long, value_name = "ID", value_parser = gate)]
+    pub dismiss_gate: Option<u128>,
     #[command(flatten)]
     pub data: DataArgs,
 }
@@ -33,6 +36,11 @@ pub enum Side {
     Database,
 }
 
+fn gate(text: &str) -> Result<u128, String> {
+    let read = u128::from_str_radix(text, 16).ok().filter(|_| text.len() == 32);
+    read.ok_or_else(|| "expected the 32 hexadecimal digits by which `forebay recover` lists it".to_owned())
+}
+
 /// Runs the command.
 ///
 /// # Errors
@@ -43,7 +51,10 @@ pub fn run(file: Option<&Path>, args: &RecoverArgs) -> anyhow::Result<u8> {
         Side::Journal => Keep::Journal,
         Side::Database => Keep::Database,
     });
-    let told = recover::run(&config, &Wish { yes: args.yes, accept_loss: args.accept_loss, keep })?;
+    let told = recover::run(
+        &config,
+        &Wish { yes: args.yes, accept_loss: args.accept_loss, keep, dismiss_gate: args.dismiss_gate },
+    )?;
     super::print(&told.text)?;
     Ok(if told.is_right { EXIT_OK } else { EXIT_FAILURE })
 }

@@ -17,7 +17,7 @@ use crate::engine::{self, RunOptions};
 pub fn run(file: Option<&Path>, args: &ServeArgs) -> anyhow::Result<u8> {
     let config = super::load(file, &args.overrides())?;
     log()?;
-    engine::run(&config, RunOptions { sample: args.sample })?;
+    engine::run(&config, RunOptions { sample: args.sample, role: args.role })?;
     Ok(EXIT_OK)
 }
 

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use super::layers::{KNOWN, Layered, Problem, SERVICE_KEYS, Settings, problem};
 use super::values::{self, AdminAddr, Auth, BufferKind, PartitionBy, Scope, Secret, ServiceKey, StoreUrl};
 use super::{Antiscalper, Buffer, Cache, Campaigns, Config, Ingest, Redis, Shutdown, Store, Workers};
+use crate::limits;
 use crate::sale::Durability;
 use crate::sale::rate::{Rate, RateError};
 
@@ -31,7 +32,12 @@ pub(super) const SETTLE_GRACE: [&str; 2] = ["0s", "1h"];
 pub(super) const KEEP_JOURNAL: [&str; 2] = ["0s", "720h"];
 pub(super) const RELEASE_AFTER: [&str; 2] = ["1m", "8760h"];
 pub(super) const LOCAL_TTL: [&str; 2] = ["0s", "60s"];
+pub(super) const REDIS_TIMEOUT: [&str; 2] = ["100ms", "30s"];
+pub(super) const REDIS_LEASE: [&str; 2] = ["1s", "60s"];
 pub(super) const GRACE: [&str; 2] = ["0s", "10m"];
+
+/// What of Redis' settings makes it forget, by the names under which that can be accepted.
+const WEAK_SETTINGS: [&str; 4] = ["appendonly=no", "appendfsync=everysec", "appendfsync=no", "maxmemory-policy"];
 
 const DURABILITIES: [(&str, Durability); 2] = [("disk", Durability::Disk), ("memory", Durability::Memory)];
 
@@ -218,10 +224,15 @@ fn redis(r: &mut Reader) -> Redis {
     let node = |t: &str| {
         t.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()).map(|_| t.to_owned())
     };
+    let accepted = format!("one of {}", WEAK_SETTINGS.map(|weak| format!("{weak:?}")).join(", "));
     Redis {
         url: r.secret("redis.url", "redis://…, rediss://… or unix://…", scheme),
         nodes: r.list("redis.nodes", "a node as host:port", node),
         sentinels: r.list("redis.sentinels", "a sentinel as host:port", node),
+        timeout: r.duration("redis.timeout", REDIS_TIMEOUT),
+        lease: r.duration("redis.lease", REDIS_LEASE),
+        lanes: r.number("redis.lanes", 0..=limits::LANES_MAX),
+        accept: r.list("redis.accept", &accepted, |t| WEAK_SETTINGS.contains(&t).then(|| t.to_owned())),
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use redis::IntoConnectionInfo;
+
 use super::layers::SERVICE_KEYS;
 use super::read::{Reader, is_default};
 use super::values::{self, AdminAddr, Auth, BufferKind, PartitionBy, StoreUrl};
 use super::{Config, Problem};
-
-const EMBEDDED_ONLY: &str = "this version serves embedded mode only (the journal, with SQLite or PostgreSQL)";
 
 /// Records every rule that `config` breaks.
 pub(super) fn check(config: &Config, r: &mut Reader) {
@@ -63,7 +63,7 @@ fn authentication(config: &Config, r: &mut Reader) {
         );
     }
     if ingest.auth == Auth::Session {
-        r.refuse("ingest.auth", format!("{EMBEDDED_ONLY} and knows no sessions; expected \"open\" or \"service\""));
+        r.refuse("ingest.auth", "this version knows no sessions; expected \"open\" or \"service\"");
     }
     if !r.sound(&[SERVICE_KEYS]) {
         return;
@@ -93,18 +93,40 @@ fn repeated(r: &mut Reader, index: usize, field: &str, message: String) {
     r.add(Problem { key, value: None, origin, message });
 }
 
-/// Vocabulary of shared mode: known, so that a configuration for it is told why it can't run, not that it is misspelt.
-fn unserved(config: &Config, r: &mut Reader) {
-    if config.buffer.kind == BufferKind::Redis {
-        r.refuse("buffer.kind", format!("{EMBEDDED_ONLY}; expected \"journal\""));
-    }
-    for key in ["redis.url", "redis.nodes", "redis.sentinels"] {
+/// What goes with a buffer in Redis, and with no other.
+fn shared_mode(config: &Config, r: &mut Reader) {
+    for key in ["redis.nodes", "redis.sentinels"] {
         if r.sound(&[key]) && !is_default(r, key) {
-            r.refuse(key, format!("{EMBEDDED_ONLY}; expected an empty [redis]"));
+            r.refuse(key, "this version knows a single Redis only; expected an empty list");
         }
     }
+    if !r.sound(&["buffer.kind", "redis.url"]) {
+        return;
+    }
+    match (config.buffer.kind, config.redis.url.is_empty()) {
+        (BufferKind::Redis, true) => {
+            r.refuse("redis.url", "expected redis://…, rediss://… or unix://…, because buffer.kind = \"redis\"");
+        }
+        (BufferKind::Journal, false) => {
+            r.refuse(
+                "redis.url",
+                "expected nothing, because buffer.kind = \"journal\"; or set buffer.kind = \"redis\"",
+            );
+        }
+        (BufferKind::Redis, false) => {
+            if let Err(why) = config.redis.url.expose().into_connection_info() {
+                r.refuse("redis.url", format!("it can't be read: {why}"));
+            }
+        }
+        (BufferKind::Journal, true) => {}
+    }
+}
+
+/// Vocabulary of other versions: known, so that a configuration for it is told why it can't run, not that it is misspelt.
+fn unserved(config: &Config, r: &mut Reader) {
+    shared_mode(config, r);
     if matches!(config.store.url, StoreUrl::MySql(_)) {
-        r.refuse("store.url", format!("{EMBEDDED_ONLY}; expected sqlite:PATH, postgres://…, or nothing"));
+        r.refuse("store.url", "MySQL is not in this version; expected sqlite:PATH, postgres://…, or nothing");
     }
     let is_server = matches!(config.store.url, StoreUrl::Postgres(_));
     if r.sound(&["store.url", "store.partition_by"]) && !is_server && config.store.partition_by != PartitionBy::None {

@@ -56,7 +56,7 @@ const BAD_FILES: &[(&str, &str)] = &[
     ("[ingest]\nthreads = true", "ingest.threads = true (shop.toml): expected a whole number"),
     ("[ingest]\nauth = \"none\"", "ingest.auth = \"none\" (shop.toml): expected one of \"open\", \"service\""),
     ("[ingest]\nauth = \"Open\"", "expected one of \"open\""),
-    ("[ingest]\nauth = \"session\"", "embedded mode only"),
+    ("[ingest]\nauth = \"session\"", "this version knows no sessions"),
     ("[ingest]\nauth = \"service\"", "expected at least one [[service_keys]] table"),
     ("[ingest]\nlisten = \"0.0.0.0:8080\"", "ingest.auth = \"open\": expected \"service\", because ingest.listen"),
     ("[ingest]\nlisten = \"[::]:8080\"", "is beyond loopback"),
@@ -81,7 +81,15 @@ const BAD_FILES: &[(&str, &str)] = &[
     ("[antiscalper]\nmax_keys = 999", "antiscalper.max_keys = 999 (shop.toml): expected a whole number from 1000"),
     ("[antiscalper]\nmax_keys = 100_000_001", "to 100000000"),
     ("[buffer]\nkind = \"kafka\"", "expected one of \"journal\", \"redis\""),
-    ("[buffer]\nkind = \"redis\"", "buffer.kind = \"redis\" (shop.toml): this version serves embedded mode only"),
+    ("[buffer]\nkind = \"redis\"", "redis.url = \"\": expected redis://…, rediss://… or unix://…, because buffer.kind"),
+    (
+        "[buffer]\nkind = \"redis\"\n[redis]\nurl = \"redis://c:x/9\"",
+        "redis.url = \"redis://c:x/9\" (shop.toml): it can't be read",
+    ),
+    ("[redis]\ntimeout = \"10ms\"", "from 100ms to 30s"),
+    ("[redis]\nlease = \"500ms\"", "from 1s to 60s"),
+    ("[redis]\nlanes = 17", "redis.lanes = 17 (shop.toml): expected a whole number from 0 to 16"),
+    ("[redis]\naccept = [\"everything\"]", "\"everything\" in the list: expected one of \"appendonly=no\", \"append"),
     ("[buffer]\ndata_dir = \"\"", "buffer.data_dir = \"\" (shop.toml): expected the path of a folder"),
     ("[buffer]\nkeep_journal = \"721h\"", "from 0s to 720h"),
     ("[buffer]\ndurability = \"tape\"", "expected one of \"disk\", \"memory\""),
@@ -89,12 +97,15 @@ const BAD_FILES: &[(&str, &str)] = &[
     ("[buffer]\nmax_entries = 100_000_001", "to 100000000"),
     (
         "[redis]\nurl = \"redis://:hunter2@cache:6379\"",
-        "redis.url = (hidden) (shop.toml): this version serves embedded",
+        "redis.url = (hidden) (shop.toml): expected nothing, because buffer.kind = \"journal\"",
     ),
     ("[redis]\nurl = \"http://cache\"", "expected redis://"),
-    ("[redis]\nnodes = [\"cache:6379\"]", "redis.nodes = [\"cache:6379\"] (shop.toml): this version serves embedded"),
+    (
+        "[redis]\nnodes = [\"cache:6379\"]",
+        "redis.nodes = [\"cache:6379\"] (shop.toml): this version knows a single Redis only",
+    ),
     ("[redis]\nsentinels = [\"cache\"]", "expected a sentinel as host:port"),
-    ("[store]\nurl = \"mysql://db/shop\"", "store.url = \"mysql://db/shop\" (shop.toml): this version serves embedded"),
+    ("[store]\nurl = \"mysql://db/shop\"", "store.url = \"mysql://db/shop\" (shop.toml): MySQL is not in this version"),
     ("[store]\nurl = \"sqlite::memory:\"", "expected sqlite:PATH (a file, without parameters)"),
     ("[store]\nurl = \"sqlite:a.db?mode=ro\"", "expected sqlite:PATH (a file, without parameters)"),
     ("[store]\nurl = \"forebay.db\"", "expected sqlite:PATH"),
@@ -172,11 +183,7 @@ const BAD_VARIABLES: &[(&str, &str, &str)] = &[
     ("FOREBAY_SERVICE_KEYS__0__NAME", "x", "in the file only, as [[service_keys]]"),
     ("FOREBAY_INGEST__TRUSTED_PROXIES", "10.0.0.0/8,,fd00::/8", "\"\" in the list: expected a network"),
     ("FOREBAY_INGEST__ADMIN_TOKEN", "hunter2", "ingest.admin_token = (hidden) (environment variable"),
-    (
-        "FOREBAY_BUFFER__KIND",
-        "redis",
-        "buffer.kind = \"redis\" (environment variable FOREBAY_BUFFER__KIND): this version",
-    ),
+    ("FOREBAY_BUFFER__KIND", "redis", "redis.url = \"\": expected redis://"),
     ("FOREBAY_CACHE__LOCAL_TTL", "2", "expected a duration such as 500ms, 30s, 15m, 24h, from 0s to 60s"),
 ];
 
@@ -224,7 +231,7 @@ fn every_bad_variable_is_refused_by_its_name() {
 
 #[test]
 fn all_problems_are_found_in_one_go() {
-    let text = "[ingest]\nthreads = 300\nlissten = 1\n[workers]\ncount = 65\n[buffer]\nkind = \"redis\"";
+    let text = "[ingest]\nthreads = 300\nlissten = 1\n[workers]\ncount = 65\n[buffer]\nkind = \"kafka\"";
     let error = load_all(text, &[("FOREBAY_CACHE__LOCAL_TTL", "x")], &Overrides::default()).unwrap_err();
     let keys: Vec<_> = match &error {
         ConfigError::Invalid(problems) => problems.iter().map(|p| p.key.as_str()).collect(),
@@ -344,8 +351,12 @@ fn what_describe_prints_changes_nothing_and_names_every_key_of_the_contract() {
         "ingest.listen",
         "ingest.threads",
         "ingest.trusted_proxies",
+        "redis.accept",
+        "redis.lanes",
+        "redis.lease",
         "redis.nodes",
         "redis.sentinels",
+        "redis.timeout",
         "redis.url",
         "redis.url_file",
         "shutdown.grace",

@@ -98,7 +98,7 @@ impl Auth {
 pub enum BufferKind {
     /// The sequencer and its journal.
     Journal,
-    /// Redis; vocabulary only in this version.
+    /// Redis, for many gates.
     Redis,
 }
 

@@ -35,11 +35,36 @@ pub fn open(data_dir: &Path) -> anyhow::Result<Folder> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => make(data_dir)?,
         Err(error) => return Err(error).with_context(|| format!("buffer.data_dir: {shown}")),
     }
+    if data_dir.join(GATE).is_dir() {
+        anyhow::bail!(
+            "buffer.data_dir: {shown} is a gate's, with buffer.kind = \"redis\"; expected another folder for a journal"
+        );
+    }
     let lock = DataLock::acquire(data_dir)?;
     if !journal.is_dir() {
         make(&journal)?;
     }
     Ok(Folder { journal, _lock: lock })
+}
+
+/// Where a gate keeps what it has acknowledged, within its data folder.
+pub const GATE: &str = "gate";
+
+/// The same for a gate or a worker of shared mode. The folder of an embedded server is refused: what its journal holds would
+/// wait there for ever.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn open_shared(data_dir: &Path) -> anyhow::Result<DataLock> {
+    let shown = data_dir.display();
+    if data_dir.join("journal").is_dir() {
+        anyhow::bail!(
+            "buffer.data_dir: {shown} holds the journal of a server with buffer.kind = \"journal\"; expected a folder of \
+             its own for each gate and worker"
+        );
+    }
+    let lock = lock(data_dir, true)?;
+    lock.ok_or_else(|| anyhow::anyhow!("buffer.data_dir: {shown} can't be made"))
 }
 
 /// Locks a folder that is there. One that is not is made where `make_it` says so; otherwise there is nothing to lock.
@@ -66,8 +91,10 @@ fn check_ours(data_dir: &Path) -> anyhow::Result<()> {
     let names: Vec<_> = names.filter(|name| !name.to_string_lossy().starts_with(SCRATCH)).collect();
     let ours = |name: &std::ffi::OsString| {
         let name = name.to_string_lossy();
-        matches!(&*name, "journal" | "LOCK" | "receipt-keys" | "drained" | "recovering" | "lost+found")
-            || name.starts_with("forebay.db")
+        matches!(
+            &*name,
+            "journal" | "gate" | "shared" | "LOCK" | "receipt-keys" | "drained" | "recovering" | "lost+found"
+        ) || name.starts_with("forebay.db")
             || name.starts_with("journal.")
     };
     if !names.is_empty() && !names.iter().any(ours) {

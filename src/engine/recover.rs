@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use super::pair::{LookError, Pair};
 use super::{folder, start};
-use crate::config::Config;
+use crate::config::{BufferKind, Config};
 use crate::queue::drained::DrainedError;
 use crate::queue::journal::disk::RealDisk;
 use crate::queue::journal::{self, DataLock, JournalError};
@@ -51,6 +51,8 @@ pub struct Wish {
     pub accept_loss: bool,
     /// Which side is to stay.
     pub keep: Option<Keep>,
+    /// A gate of shared mode that will never come back.
+    pub dismiss_gate: Option<u128>,
 }
 
 /// What came of it.
@@ -67,6 +69,10 @@ pub struct Told {
 /// # Errors
 /// What can't be looked at or done. What was begun is gone on with by the next run.
 pub fn run(config: &Config, wish: &Wish) -> anyhow::Result<Told> {
+    if config.buffer.kind == BufferKind::Redis {
+        return super::shared::recover::run(config, wish);
+    }
+    anyhow::ensure!(wish.dismiss_gate.is_none(), "--dismiss-gate: only a buffer in Redis (buffer.kind) has gates");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let store = Arc::new(start::database(config)?);
     let told = runtime.block_on(recover(&config.buffer.data_dir, &store, wish));

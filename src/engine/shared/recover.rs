@@ -1,0 +1,99 @@
+//! `forebay recover` of shared mode: how the partition stands, whom an opening waits for, and the operator's word that a gate
+//! will never come back.
+
+use std::fmt::Write as _;
+
+use anyhow::Context;
+
+use crate::config::Config;
+use crate::engine::recover::{Told, Wish};
+use crate::queue::redis::protocol::{self, Status};
+use crate::store::{Database, GateRecord, GateState, Mode};
+
+/// Looks, and does what was asked.
+///
+/// # Errors
+/// What can't be looked at or done.
+pub(in crate::engine) fn run(config: &Config, wish: &Wish) -> anyhow::Result<Told> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mode = if wish.yes { Mode::ReadWrite } else { Mode::ReadOnly };
+    let store = Database::of(&config.store, mode)?;
+    let told = runtime.block_on(look(config, &store, wish));
+    runtime.block_on(store.close());
+    told
+}
+
+fn status(config: &Config) -> anyhow::Result<Status> {
+    let server = super::server(config)?.ok_or_else(|| anyhow::anyhow!("buffer.kind is not \"redis\""))?;
+    let mut connection = server.connect()?;
+    let answer = connection.call("status", &[b""])?;
+    Ok(protocol::status(&answer)?)
+}
+
+async fn look(config: &Config, store: &Database, wish: &Wish) -> anyhow::Result<Told> {
+    anyhow::ensure!(
+        wish.keep.is_none() && !wish.accept_loss,
+        "--keep and --accept-loss are for a journal and its database; with buffer.kind = \"redis\" there is --dismiss-gate"
+    );
+    let mut text = String::new();
+    let status = status(config);
+    let is_open = status.as_ref().is_ok_and(|status| status.is_open);
+    let _ = match &status {
+        Ok(status) => writeln!(text, "redis:    {}", words(status)),
+        Err(error) => writeln!(text, "redis:    {error:#}"),
+    };
+    let gates = store.gates().await.context("the gates that the database knows")?;
+    for gate in &gates {
+        let _ = writeln!(text, "gate:     {:032x} {}, since {}", gate.id, state(gate), gate.changed_at);
+    }
+    if let Some(id) = wish.dismiss_gate {
+        let known = gates.iter().find(|gate| gate.id == id);
+        let Some(known) = known else { anyhow::bail!("--dismiss-gate: the database knows no gate {id:032x}") };
+        if known.state == GateState::Dismissed {
+            let _ = writeln!(text, "It was dismissed before.");
+        } else if wish.yes {
+            store.set_gate(id, GateState::Dismissed, "forebay recover").await?;
+            let _ = writeln!(
+                text,
+                "Gate {id:032x} is dismissed: no opening waits for it, and it never serves again. What only its journal has, \
+                 acknowledged claims among it, is lost; set its data folder aside before you start a gate in its place."
+            );
+        } else {
+            let _ = writeln!(
+                text,
+                "With --yes gate {id:032x} would be dismissed: what only its journal has, acknowledged claims among it, \
+                 would be lost. Start it again instead if its folder is still there."
+            );
+        }
+        return Ok(Told { text, is_right: wish.yes || known.state == GateState::Dismissed });
+    }
+    if is_open {
+        let _ = writeln!(text, "The partition is open; there is nothing to do.");
+    } else {
+        let _ = writeln!(
+            text,
+            "The partition is not open: a worker opens it once every active gate has come back and offered what it keeps. \
+             Start the missing ones. Only where a gate's folder is lost for good: --dismiss-gate ID."
+        );
+    }
+    Ok(Told { text, is_right: is_open })
+}
+
+fn words(status: &Status) -> String {
+    let is = match (&status.fenced, &status.recovery, status.is_open) {
+        (_, _, true) => format!("open under epoch {}", status.epoch),
+        (_, Some(_), _) => "being opened".to_owned(),
+        (Some(why), None, _) => format!("fenced: {why}"),
+        (None, None, _) if !status.exists => "empty".to_owned(),
+        (None, None, _) => "not open since its last start".to_owned(),
+    };
+    format!("{is}; {} entries wait, the last is {}", status.entries, status.seq)
+}
+
+fn state(gate: &GateRecord) -> &'static str {
+    match gate.state {
+        GateState::Active => "is active: an opening waits for it",
+        GateState::Left => "has left",
+        GateState::Dismissed => "is dismissed",
+    }
+}
