@@ -8,6 +8,7 @@
 mod figures;
 mod machine;
 mod measure;
+mod redis;
 mod report;
 mod scratch;
 mod verdict;
@@ -29,7 +30,7 @@ use self::measure::Budget;
 use self::scratch::Scratch;
 use self::verdict::{Sale, Severity};
 use super::{DataArgs, EXIT_FAILURE, EXIT_OK, load, print};
-use crate::config::Config;
+use crate::config::{BufferKind, Config};
 use crate::engine::signals;
 use crate::limits;
 
@@ -37,7 +38,8 @@ const HELP: &str = "\
 It runs beside a server and before the first start: no lock is taken, nothing of the data is touched,
 and what it writes goes again. It loads disk and processor while it measures: not during a sale.
 Claims are decided and made durable in this process, by book, sequencer and journal; HTTP, which costs
-a core far more, is not in that figure.
+a core far more, is not in that figure. With buffer.kind = \"redis\" claims are decided in Redis instead,
+in a partition of its own whose keys go again (forebay:{doctor-...}:), over one connection.
 
 Exit code 0: nothing is dangerous; 1: something is; 2: it could not be measured.";
 
@@ -54,6 +56,9 @@ pub struct DoctorArgs {
         value_parser = clap::value_parser!(u64).range(1..=limits::DOCTOR_SECONDS_MAX)
     )]
     pub seconds: u64,
+    /// Claims a second that are expected, to say how long buffer and memory last; otherwise those measured.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub rate: Option<u64>,
     #[command(flatten)]
     pub data: DataArgs,
 }
@@ -97,7 +102,7 @@ pub fn run(file: Option<&Path>, args: &DoctorArgs) -> anyhow::Result<u8> {
     let whole = Duration::from_secs(args.seconds);
     let figures = runtime.block_on(measured_or_interrupted(&config, whole))?;
     let findings = verdict::findings(&config, &figures);
-    let sale = Sale::of(&config, &figures);
+    let sale = Sale::of(&config, &figures, args.rate);
     let dangerous = findings.iter().any(|finding| finding.severity == Severity::Danger);
     if args.json {
         let document = serde_json::json!({
@@ -106,7 +111,7 @@ pub fn run(file: Option<&Path>, args: &DoctorArgs) -> anyhow::Result<u8> {
         });
         print(&format!("{document:#}\n"))?;
     } else {
-        print(&report::text(&figures, &findings, &sale))?;
+        print(&report::text(&figures, &findings, sale.as_ref()))?;
     }
     Ok(if dangerous { EXIT_FAILURE } else { EXIT_OK })
 }
@@ -152,6 +157,7 @@ async fn measured_or_interrupted(config: &Config, whole: Duration) -> anyhow::Re
 
 /// All measurements, one after the other.
 fn measured(config: &Config, places: &Places, budget: &Budget) -> anyhow::Result<Figures> {
+    let is_shared = config.buffer.kind == BufferKind::Redis;
     let bar = ProgressBar::new(5);
     if !std::io::stderr().is_terminal() {
         bar.set_draw_target(ProgressDrawTarget::hidden());
@@ -179,7 +185,7 @@ fn measured(config: &Config, places: &Places, budget: &Budget) -> anyhow::Result
     }
     // Memory before all else: what others allocate and free would count as reused room.
     next("memory");
-    let winners = measure::winners(budget)?;
+    let winners = if is_shared { None } else { Some(measure::winners(budget)?) };
     let journal = places.journal.path();
     next("syncs");
     let sync = measure::syncs(journal, budget).with_context(|| format!("syncs in {}", near.display()))?;
@@ -194,6 +200,12 @@ fn measured(config: &Config, places: &Places, budget: &Budget) -> anyhow::Result
         None => runtime.block_on(measure::rows_of_server(config, batch, waiting, budget)),
     };
     let rows = rows.with_context(|| format!("a database beside {}", machine.store))?;
+    let redis = if is_shared {
+        next("Redis");
+        Some(redis::redis(config, budget).context("redis.url")?)
+    } else {
+        None
+    };
     bar.finish_and_clear();
-    Ok(Figures { machine, sync, claims, rows, winners, clock: clock.finish() })
+    Ok(Figures { machine, sync, claims, rows, winners, redis, clock: clock.finish() })
 }

@@ -18,7 +18,7 @@ fn doctor(site: &Site, more: &[&str]) -> Output {
 }
 
 /// What it says as JSON, and its exit code, which must agree.
-fn report(site: &Site) -> (Value, Option<i32>) {
+pub fn report(site: &Site) -> (Value, Option<i32>) {
     let output = doctor(site, &["--json"]);
     let said: Value = serde_json::from_str(&stdout(&output)).unwrap_or_else(|e| panic!("{e}: {}", stderr(&output)));
     let severities: Vec<_> = said["findings"].as_array().unwrap().iter().map(|f| f["severity"].clone()).collect();
@@ -28,7 +28,7 @@ fn report(site: &Site) -> (Value, Option<i32>) {
     (said, output.status.code())
 }
 
-fn finding<'a>(said: &'a Value, check: &str) -> &'a Value {
+pub fn finding<'a>(said: &'a Value, check: &str) -> &'a Value {
     let found = said["findings"].as_array().unwrap().iter().find(|f| f["check"] == check);
     found.unwrap_or_else(|| panic!("no {check} in {said:#}"))
 }

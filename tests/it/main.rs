@@ -4,6 +4,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[allow(dead_code)]
+#[path = "../shared/redis.rs"]
+mod private_redis;
+
 mod admin;
 mod bad_admin;
 mod bad_requests;
@@ -17,6 +21,7 @@ mod credentials;
 mod dead_claims;
 mod dead_letters;
 mod doctor;
+mod doctor_redis;
 mod ends;
 mod export;
 mod folders;

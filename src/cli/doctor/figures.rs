@@ -16,8 +16,10 @@ pub struct Figures {
     pub claims: ClaimFigures,
     /// What the database takes.
     pub rows: RowFigures,
-    /// What the book takes.
-    pub winners: WinnerFigures,
+    /// What the book takes; none where Redis decides.
+    pub winners: Option<WinnerFigures>,
+    /// What Redis does; none where nothing is in it.
+    pub redis: Option<RedisFigures>,
     /// The clock over the whole run.
     pub clock: ClockFigures,
 }
@@ -126,6 +128,10 @@ pub struct RowFigures {
     pub rows: u64,
     /// Of them a second, each committed with a sync.
     pub per_second: f64,
+    /// The middle transaction, from the first statement to the answer to COMMIT.
+    pub transaction_median_seconds: f64,
+    /// The slowest.
+    pub transaction_max_seconds: f64,
     /// Bytes of the database a row, its indexes included.
     pub bytes: f64,
 }
@@ -141,6 +147,88 @@ pub struct WinnerFigures {
     pub resident_bytes: f64,
     /// Resident a winner with one.
     pub resident_bytes_with_key: f64,
+}
+
+/// A Redis as the buffer of many gates.
+#[derive(Debug, Clone, Serialize)]
+pub struct RedisFigures {
+    /// Where it is, without user and password.
+    pub name: String,
+    /// What it says of itself.
+    pub server: RedisServer,
+    /// From here to it and back, with nothing to do there.
+    pub round_trip: RoundTrips,
+    /// What it decides; none where it can't be had to.
+    pub calls: Option<RedisCalls>,
+}
+
+/// What a Redis says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RedisServer {
+    /// Such as 7.0.15.
+    pub version: String,
+    /// Whether it is one of those that have functions.
+    pub has_functions: bool,
+    /// Whether it takes writes.
+    pub is_primary: bool,
+    /// Settings that make it forget.
+    pub weak: Vec<RedisWeak>,
+    /// Bytes that it may use; 0 for no bound.
+    pub maxmemory_bytes: u64,
+    /// Bytes that it uses.
+    pub used_bytes: u64,
+    /// Bytes of memory of its machine; none where it does not tell.
+    pub machine_bytes: Option<u64>,
+    /// Whether its last write to its file failed: it takes no writes then.
+    pub file_failed: bool,
+}
+
+/// A setting that makes a Redis forget.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RedisWeak {
+    /// What it does.
+    pub what: String,
+    /// The name under which it can be accepted in `redis.accept`; none where it can't.
+    pub name: Option<String>,
+    /// Whether it is.
+    pub is_accepted: bool,
+}
+
+/// Round trips.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RoundTrips {
+    /// How many.
+    pub count: usize,
+    /// The middle one.
+    pub median_seconds: f64,
+    /// The slowest.
+    pub max_seconds: f64,
+}
+
+/// What a Redis decides in a partition of its own, over one connection, call after call, each written to its file as it is
+/// set up to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct RedisCalls {
+    /// Claims a call.
+    pub batch: usize,
+    /// Claims without a key, all accepted.
+    pub claims: u64,
+    /// Of them a second.
+    pub per_second: f64,
+    /// The middle call, from here to Redis and back.
+    pub call_median_seconds: f64,
+    /// The slowest.
+    pub call_max_seconds: f64,
+    /// Processor time of Redis' main thread a claim, whatever others had it do included; none where it does not tell.
+    pub processor_seconds: Option<f64>,
+    /// Bytes of Redis a claim that waits for the database.
+    pub waiting_bytes: f64,
+    /// Bytes of Redis a claim that is in the database, until its campaign is released.
+    pub held_bytes: f64,
+    /// The same as `waiting_bytes` with an idempotency key.
+    pub waiting_bytes_with_key: f64,
+    /// The same as `held_bytes` with an idempotency key.
+    pub held_bytes_with_key: f64,
 }
 
 /// The wall clock beside the monotone one.

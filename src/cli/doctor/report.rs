@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::figures::Figures;
-use super::verdict::{Finding, Sale, Severity};
+use super::figures::{Figures, RedisFigures};
+use super::verdict::{Finding, RedisSale, Sale, Severity};
 
 /// All of it.
-pub fn text(figures: &Figures, findings: &[Finding], sale: &Sale) -> String {
+pub fn text(figures: &Figures, findings: &[Finding], sale: Option<&Sale>) -> String {
     let mut out = measured(figures);
+    out.push_str(&figures.redis.as_ref().map_or(String::new(), redis));
     out.push_str("\nfindings\n");
     for finding in findings {
         let severity = match finding.severity {
@@ -20,7 +21,7 @@ pub fn text(figures: &Figures, findings: &[Finding], sale: &Sale) -> String {
             let _ = writeln!(out, "           → {}", finding.advice);
         }
     }
-    out.push_str(&fits(sale));
+    out.push_str(&sale.map_or(String::new(), fits));
     let dangers = findings.iter().filter(|f| f.severity == Severity::Danger).count();
     let _ = match dangers {
         0 => writeln!(out, "\nnothing is dangerous"),
@@ -31,7 +32,7 @@ pub fn text(figures: &Figures, findings: &[Finding], sale: &Sale) -> String {
 }
 
 fn measured(figures: &Figures) -> String {
-    let (sync, claims, rows, winners) = (&figures.sync, &figures.claims, &figures.rows, &figures.winners);
+    let (sync, claims, rows) = (&figures.sync, &figures.claims, &figures.rows);
     let mut out = format!("measured, with the journal in {}\n", figures.machine.data_dir.display());
     let _ = writeln!(
         out,
@@ -52,28 +53,87 @@ fn measured(figures: &Figures) -> String {
             seconds(rate.processor_seconds)
         );
     }
-    out.push_str(
-        "           (book, sequencer and journal in this process; not over HTTP, which costs a core far more)\n",
-    );
+    let note = if figures.redis.is_some() {
+        "           (the journal's disk with a book's work: a gate writes to such a journal what Redis has accepted)\n"
+    } else {
+        "           (book, sequencer and journal in this process; not over HTTP, which costs a core far more)\n"
+    };
+    out.push_str(note);
     let _ = writeln!(
         out,
-        "  rows     {}/s into a fresh {} database, {} a transaction, {:.0} bytes a row with its indexes",
+        "  rows     {}/s into a fresh {} database, {} a transaction ({} in the median, {} at most), {:.0} bytes a row with \
+         its indexes",
         count(rows.per_second),
         if figures.machine.store_server.is_some() { "PostgreSQL" } else { "SQLite" },
         rows.batch,
+        seconds(rows.transaction_median_seconds),
+        seconds(rows.transaction_max_seconds),
         rows.bytes
     );
-    let _ = writeln!(
-        out,
-        "  winner   {:.1} bytes of memory promised a unit; {:.1} resident, {:.1} with an idempotency key",
-        winners.table_bytes, winners.resident_bytes, winners.resident_bytes_with_key
-    );
+    if let Some(winners) = &figures.winners {
+        let _ = writeln!(
+            out,
+            "  winner   {:.1} bytes of memory promised a unit; {:.1} resident, {:.1} with an idempotency key",
+            winners.table_bytes, winners.resident_bytes, winners.resident_bytes_with_key
+        );
+    }
     let _ = writeln!(
         out,
         "  waiting  {:.1} bytes of memory and {:.1} of journal an entry",
         claims.waiting_bytes, claims.journal_bytes
     );
     out
+}
+
+fn redis(redis: &RedisFigures) -> String {
+    let trip = &redis.round_trip;
+    let mut out = format!(
+        "  redis    {}: {} there and back in the median, {} at most ({} times)\n",
+        redis.name,
+        seconds(trip.median_seconds),
+        seconds(trip.max_seconds),
+        trip.count
+    );
+    let Some(calls) = &redis.calls else {
+        out.push_str("           it takes no claims, so none were measured\n");
+        return out;
+    };
+    let processor = calls
+        .processor_seconds
+        .map_or(String::new(), |each| format!("; {} of its processor each, others' work included", seconds(each)));
+    let _ = writeln!(
+        out,
+        "           {} claims/s decided over one connection, {} a call, which takes {} in the median, {} at most{processor}",
+        count(calls.per_second),
+        calls.batch,
+        seconds(calls.call_median_seconds),
+        seconds(calls.call_max_seconds)
+    );
+    let _ = writeln!(
+        out,
+        "           {:.0} bytes a claim while it waits, {:.0} once it is in the database; {:.0} and {:.0} with an idempotency key",
+        calls.waiting_bytes, calls.held_bytes, calls.waiting_bytes_with_key, calls.held_bytes_with_key
+    );
+    out
+}
+
+/// What Redis holds of a sale.
+fn held(redis: &RedisSale, rate: f64) -> String {
+    let number = |value: Option<u64>| value.map_or("?".to_owned(), |value| count(value as f64));
+    let after = |value: Option<f64>| value.map_or("an unknown time".to_owned(), seconds);
+    let room = redis.room_bytes.map_or("unknown".to_owned(), |room| bytes(room as f64));
+    format!(
+        "  redis    {room} of room ({}): {} claims that wait ({} with keys), or {} that are in the database ({} with \
+         keys); {} claims/s fill it after {} with the drain at full speed, after {} without\n",
+        if redis.is_bounded { "until gates refuse" } else { "until its machine is full, which no setting prevents" },
+        number(redis.waiting_entries),
+        number(redis.waiting_entries_with_key),
+        number(redis.held_claims),
+        number(redis.held_claims_with_key),
+        count(rate),
+        after(redis.seconds_until_full),
+        after(redis.seconds_until_full_without_drain)
+    )
 }
 
 fn fits(sale: &Sale) -> String {
@@ -84,14 +144,16 @@ fn fits(sale: &Sale) -> String {
         }
         None => format!("do not fill it while the drain has time; without the drain after {without}"),
     };
-    format!(
-        "\nhow large a sale fits\n  units    {} in memory, all campaigns together\n  buffer   {} entries may wait: {} \
-         claims/s {full}\n  journal  {} an hour at that rate (written, not kept)\n",
-        count(sale.units as f64),
+    let units = sale.units.map_or("?".to_owned(), |units| count(units as f64));
+    let mut out = format!(
+        "\nhow large a sale fits\n  units    {units} in memory, all campaigns together\n  buffer   {} entries may wait: {} \
+         claims/s {full}\n",
         count(sale.buffer_entries as f64),
-        count(sale.claims_per_second),
-        bytes(sale.journal_bytes_per_hour)
-    )
+        count(sale.rate_per_second),
+    );
+    out.push_str(&sale.redis.as_ref().map_or(String::new(), |redis| held(redis, sale.rate_per_second)));
+    let _ = writeln!(out, "  journal  {} an hour at that rate (written, not kept)", bytes(sale.journal_bytes_per_hour));
+    out
 }
 
 /// A time with a unit that keeps three digits.

@@ -1,5 +1,7 @@
 //! What the figures mean: what is dangerous and what to do about it, and how large a sale fits. Pure.
 
+mod redis;
+
 use serde::Serialize;
 
 use super::figures::{Figures, FileSystem, Ntp, StoreServer};
@@ -60,6 +62,7 @@ pub fn findings(config: &Config, figures: &Figures) -> Vec<Finding> {
     ];
     all.extend(machine.store_file_system.as_ref().map(|disk| file_system("store-file-system", disk)));
     all.extend(machine.store_server.iter().flat_map(store_server));
+    all.extend(figures.redis.iter().flat_map(|found| redis::findings(config, found)));
     all.extend(machine.server.map(|process| {
         let what = format!("process {process} runs on this data folder: the figures are of what it leaves");
         Finding::fine("server", what)
@@ -189,6 +192,11 @@ fn disk_space(config: &Config, figures: &Figures) -> Finding {
 
 fn memory(config: &Config, figures: &Figures) -> Finding {
     let machine = &figures.machine;
+    let limited = [config.antiscalper.user_rate, config.antiscalper.address_rate];
+    let limiters = limited.iter().filter(|rate| **rate != Rate::Off).count() * config.antiscalper.max_keys * 8;
+    if figures.redis.is_some() {
+        return redis::gate_memory(figures, limiters as u64);
+    }
     let Some(available) = machine.memory_available_bytes else {
         let what = "the system does not tell how much memory is available; 1 GiB is assumed";
         return Finding::bad("memory", Severity::Warning, what, "mount /proc");
@@ -197,8 +205,6 @@ fn memory(config: &Config, figures: &Figures) -> Finding {
     let rest = (available - 2 * machine.memory_book_bytes.min(available / 2)) as f64;
     let entries = config.buffer.max_entries as f64;
     let likely = entries * figures.claims.waiting_bytes;
-    let limited = [config.antiscalper.user_rate, config.antiscalper.address_rate];
-    let limiters = limited.iter().filter(|rate| **rate != Rate::Off).count() * config.antiscalper.max_keys * 8;
     let others = (limits::CONNECTIONS_MAX * limits::CONNECTION_BYTES) as f64 + limiters as f64;
     let most = entries * limits::WAITING_ENTRY_BYTES as f64 + others;
     let found = format!(
@@ -298,13 +304,16 @@ fn time_source(ntp: Ntp) -> Finding {
 /// How large a sale fits.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Sale {
-    /// Units that the book's memory holds, over all campaigns together.
-    pub units: u64,
-    /// Claims a second that one core decides and makes durable, without HTTP.
+    /// Units that the book's memory, or Redis', holds, over all campaigns together; none where Redis' is not known.
+    pub units: Option<u64>,
+    /// Claims a second that one core decides and makes durable, without HTTP; with Redis that Redis decides over one
+    /// connection.
     pub claims_per_second: f64,
+    /// The rate that the rest is worked out for: the one that was given, else the measured one.
+    pub rate_per_second: f64,
     /// Rows a second that the drain writes while the machine has time for it.
     pub rows_per_second: f64,
-    /// Entries that may wait: `buffer.max_entries`.
+    /// Entries that may wait: `buffer.max_entries`, or as many as Redis holds.
     pub buffer_entries: u64,
     /// Seconds of a burst at that rate until the buffer is full; none where the drain keeps up.
     pub seconds_until_full: Option<f64>,
@@ -312,22 +321,63 @@ pub struct Sale {
     pub seconds_until_full_without_drain: f64,
     /// Bytes of journal that such a burst writes in an hour. They are written, not kept: segments are used again.
     pub journal_bytes_per_hour: f64,
+    /// What Redis holds; none where nothing is in it.
+    pub redis: Option<RedisSale>,
+}
+
+/// What of a sale Redis holds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RedisSale {
+    /// Bytes that claims may take beside what is there, before gates refuse more; none where neither Redis nor its machine
+    /// has a bound that is known.
+    pub room_bytes: Option<u64>,
+    /// Whether that is `maxmemory`'s bound, and not where the machine ends.
+    pub is_bounded: bool,
+    /// Claims that may wait for the database, if nothing else is there.
+    pub waiting_entries: Option<u64>,
+    /// The same of claims with an idempotency key.
+    pub waiting_entries_with_key: Option<u64>,
+    /// Claims that it holds once they are in the database: until their campaign is released.
+    pub held_claims: Option<u64>,
+    /// The same of claims with an idempotency key.
+    pub held_claims_with_key: Option<u64>,
+    /// Seconds at the rate until its memory is full, while the drain brings what it can into the database.
+    pub seconds_until_full: Option<f64>,
+    /// The same without a drain.
+    pub seconds_until_full_without_drain: Option<f64>,
 }
 
 impl Sale {
-    /// What follows from the figures.
-    pub fn of(config: &Config, figures: &Figures) -> Self {
-        let (claims, rows) = (figures.claims.per_second(), figures.rows.per_second);
-        let entries = config.buffer.max_entries as f64;
-        Self {
-            units: (figures.machine.memory_book_bytes as f64 / figures.winners.table_bytes) as u64,
+    /// What follows from the figures, at `rate` claims a second or at the measured rate. None where claims could not be
+    /// measured, because Redis takes none.
+    pub fn of(config: &Config, figures: &Figures, rate: Option<u64>) -> Option<Self> {
+        let (rows, mut entries) = (figures.rows.per_second, config.buffer.max_entries as u64);
+        let claims = match &figures.redis {
+            Some(redis) => redis.calls.as_ref()?.per_second,
+            None => figures.claims.per_second(),
+        };
+        let rate = rate.map_or(claims, |rate| rate as f64);
+        let redis = figures.redis.as_ref().and_then(|redis| {
+            let calls = redis.calls.as_ref()?;
+            Some(redis::sale(redis, calls, rate, rows))
+        });
+        let book = |winner: f64| (figures.machine.memory_book_bytes as f64 / winner) as u64;
+        let units = match &redis {
+            Some(redis) => redis.held_claims,
+            None => figures.winners.as_ref().map(|winners| book(winners.table_bytes)),
+        };
+        entries = entries.min(redis.as_ref().and_then(|redis| redis.waiting_entries).unwrap_or(u64::MAX));
+        Some(Self {
+            units,
             claims_per_second: claims,
+            rate_per_second: rate,
             rows_per_second: rows,
-            buffer_entries: config.buffer.max_entries as u64,
-            seconds_until_full: (claims > rows).then(|| entries / (claims - rows)),
-            seconds_until_full_without_drain: entries / claims,
-            journal_bytes_per_hour: claims * figures.claims.journal_bytes * 3_600.0,
-        }
+            buffer_entries: entries,
+            seconds_until_full: (rate > rows).then(|| entries as f64 / (rate - rows)),
+            seconds_until_full_without_drain: entries as f64 / rate,
+            journal_bytes_per_hour: rate * figures.claims.journal_bytes * 3_600.0,
+            redis,
+        })
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is told of figures that are given: a table of what is wrong and what is said.
 
 use super::super::figures::{
-    ClaimFigures, ClaimRate, ClockFigures, Machine, RowFigures, StoreServer, SyncFigures, WinnerFigures,
+    ClaimFigures, ClaimRate, ClockFigures, Machine, RedisCalls, RedisFigures, RedisServer, RedisWeak, RoundTrips,
+    RowFigures, StoreServer, SyncFigures, WinnerFigures,
 };
 use super::*;
 use crate::config::{FileText, Overrides};
@@ -42,8 +43,21 @@ fn sound() -> Figures {
             journal_bytes: 60.0,
             waiting_bytes: 70.0,
         },
-        rows: RowFigures { batch: 1_000, rows: 1, per_second: 100_000.0, bytes: 300.0 },
-        winners: WinnerFigures { winners: 1, table_bytes: 111.0, resident_bytes: 38.4, resident_bytes_with_key: 109.0 },
+        rows: RowFigures {
+            batch: 1_000,
+            rows: 1,
+            per_second: 100_000.0,
+            transaction_median_seconds: 0.01,
+            transaction_max_seconds: 0.02,
+            bytes: 300.0,
+        },
+        winners: Some(WinnerFigures {
+            winners: 1,
+            table_bytes: 111.0,
+            resident_bytes: 38.4,
+            resident_bytes_with_key: 109.0,
+        }),
+        redis: None,
         clock: ClockFigures { seconds: 8.0, step_seconds: 0.0, ntp: Ntp::Synchronised },
     }
 }
@@ -125,15 +139,17 @@ fn advice_on_memory_names_a_number_that_fits() {
 
 #[test]
 fn a_sale_is_as_large_as_memory_buffer_and_drain_allow() {
-    let sale = Sale::of(&config("[buffer]\nmax_entries = 1_000_000"), &sound());
-    assert_eq!(sale.units, (8u64 << 30) / 111);
+    let sale = Sale::of(&config("[buffer]\nmax_entries = 1_000_000"), &sound(), None).unwrap();
+    assert_eq!(sale.units, Some((8u64 << 30) / 111));
     assert_eq!(sale.claims_per_second, 1_100_000.0);
     assert_eq!(sale.seconds_until_full, Some(1.0));
     assert!((sale.seconds_until_full_without_drain - 1.0 / 1.1).abs() < 1e-9);
     assert_eq!(sale.journal_bytes_per_hour, 1_100_000.0 * 60.0 * 3_600.0);
     let mut slow = sound();
     slow.claims.rates[1].per_second = 90_000.0;
-    assert_eq!(Sale::of(&config(""), &slow).seconds_until_full, None, "the drain keeps up");
+    assert_eq!(Sale::of(&config(""), &slow, None).unwrap().seconds_until_full, None, "the drain keeps up");
+    let asked = Sale::of(&config("[buffer]\nmax_entries = 1_000_000"), &slow, Some(200_000)).unwrap();
+    assert_eq!((asked.seconds_until_full, asked.seconds_until_full_without_drain), (Some(10.0), 5.0));
 }
 
 #[test]
@@ -155,4 +171,119 @@ fn a_server_that_may_lose_commits_is_named() {
         assert!(found.severity == severity && found.what.contains(word), "{found:?}");
         assert!(!all.iter().any(|f| f.check == "store-file-system"));
     }
+}
+
+const SHARED: &str = "[buffer]\nkind = \"redis\"\nmax_entries = 1_000_000\n[redis]\nurl = \"unix:///r\"\n";
+
+/// A gate's machine and a Redis with nothing to complain about.
+fn sound_redis() -> Figures {
+    let server = RedisServer {
+        version: "7.0.15".to_owned(),
+        has_functions: true,
+        is_primary: true,
+        weak: Vec::new(),
+        maxmemory_bytes: 4_000_000_000,
+        used_bytes: 80_000_000,
+        machine_bytes: Some(16_000_000_000),
+        file_failed: false,
+    };
+    let calls = RedisCalls {
+        batch: 64,
+        claims: 100_000,
+        per_second: 50_000.0,
+        call_median_seconds: 0.001,
+        call_max_seconds: 0.02,
+        processor_seconds: Some(5e-6),
+        waiting_bytes: 300.0,
+        held_bytes: 200.0,
+        waiting_bytes_with_key: 400.0,
+        held_bytes_with_key: 360.0,
+    };
+    let round_trip = RoundTrips { count: 50, median_seconds: 100e-6, max_seconds: 0.001 };
+    let redis = RedisFigures { name: "/r".to_owned(), server, round_trip, calls: Some(calls) };
+    Figures { redis: Some(redis), winners: None, ..sound() }
+}
+
+#[test]
+fn a_sound_redis_has_nothing_dangerous() {
+    let all = findings(&config(SHARED), &sound_redis());
+    assert!(all.iter().all(|f| f.severity == Severity::Fine && f.advice.is_empty()), "{all:#?}");
+    let redis: Vec<_> = all.iter().map(|f| f.check).filter(|check| check.starts_with("redis")).collect();
+    assert_eq!(redis, ["redis", "redis-settings", "redis-memory", "redis-round-trip", "redis-calls"]);
+}
+
+#[test]
+fn each_danger_of_redis_is_named_with_what_to_do() {
+    type Break = fn(&mut RedisFigures);
+    let weak = |is_accepted| RedisWeak { what: "it forgets".into(), name: Some("appendonly=no".into()), is_accepted };
+    let (refused, accepted) = (weak(false), weak(true));
+    let cases: [(&str, Severity, Break); 12] = [
+        ("redis", Severity::Danger, |r| (r.server.has_functions, r.calls) = (false, None)),
+        ("redis", Severity::Danger, |r| (r.server.is_primary, r.calls) = (false, None)),
+        ("redis", Severity::Danger, |r| (r.server.file_failed, r.calls) = (true, None)),
+        ("redis-memory", Severity::Danger, |r| r.server.maxmemory_bytes = 0),
+        ("redis-memory", Severity::Danger, |r| (r.server.maxmemory_bytes, r.server.machine_bytes) = (0, None)),
+        ("redis-memory", Severity::Danger, |r| r.server.machine_bytes = Some(4_000_000_000)),
+        ("redis-memory", Severity::Danger, |r| (r.server.used_bytes, r.calls) = (3_600_000_000, None)),
+        ("redis-memory", Severity::Warning, |r| r.server.machine_bytes = Some(5_000_000_000)),
+        ("redis-memory", Severity::Warning, |r| r.server.used_bytes = 3_400_000_000),
+        ("redis-round-trip", Severity::Warning, |r| r.round_trip.median_seconds = 0.003),
+        ("redis-calls", Severity::Danger, |r| r.calls.as_mut().unwrap().call_max_seconds = 1.0),
+        ("redis-calls", Severity::Warning, |r| r.calls.as_mut().unwrap().call_median_seconds = 0.021),
+    ];
+    let mut all: Vec<(&str, Severity, Figures)> = Vec::new();
+    for (check, severity, broken) in cases {
+        let mut figures = sound_redis();
+        broken(figures.redis.as_mut().unwrap());
+        all.push((check, severity, figures));
+    }
+    for (weak, severity) in [(refused, Severity::Danger), (accepted, Severity::Warning)] {
+        let mut figures = sound_redis();
+        figures.redis.as_mut().unwrap().server.weak.push(weak);
+        all.push(("redis-settings", severity, figures));
+    }
+    for (check, severity, figures) in all {
+        let found = findings(&config(SHARED), &figures);
+        let bad: Vec<_> = found.iter().filter(|f| f.severity != Severity::Fine).collect();
+        assert_eq!(bad.len(), 1, "{check}: {found:#?}");
+        assert_eq!((bad[0].check, bad[0].severity), (check, severity), "{found:#?}");
+        assert!(!bad[0].advice.is_empty(), "{check}");
+    }
+}
+
+#[test]
+fn a_redis_that_takes_nothing_makes_no_sale() {
+    let mut figures = sound_redis();
+    figures.redis.as_mut().unwrap().calls = None;
+    assert_eq!(Sale::of(&config(SHARED), &figures, None), None);
+}
+
+#[test]
+fn redis_holds_what_its_memory_and_the_rate_allow() {
+    // 92 % of 4 GB, without the 80 MB that are used: 3.6 GB of room.
+    let sale = Sale::of(&config(SHARED), &sound_redis(), Some(200_000)).unwrap();
+    let redis = sale.redis.unwrap();
+    assert_eq!((redis.room_bytes, redis.is_bounded), (Some(3_600_000_000), true));
+    assert_eq!((redis.waiting_entries, redis.waiting_entries_with_key), (Some(12_000_000), Some(9_000_000)));
+    assert_eq!((redis.held_claims, redis.held_claims_with_key), (Some(18_000_000), Some(10_000_000)));
+    assert_eq!(sale.units, redis.held_claims);
+    // A second brings 100,000 claims into the database, which stay held, and leaves 100,000 waiting: 50 MB.
+    assert_eq!(redis.seconds_until_full, Some(72.0));
+    assert_eq!(redis.seconds_until_full_without_drain, Some(60.0));
+    assert_eq!((sale.buffer_entries, sale.seconds_until_full), (1_000_000, Some(10.0)));
+    assert_eq!((sale.claims_per_second, sale.rate_per_second), (50_000.0, 200_000.0));
+
+    let mut small = sound_redis();
+    small.redis.as_mut().unwrap().server.used_bytes = 3_560_000_000;
+    let sale = Sale::of(&config(SHARED), &small, None).unwrap();
+    assert_eq!(sale.buffer_entries, 400_000, "120 MB of room bound the buffer, not max_entries");
+    assert_eq!(sale.redis.unwrap().seconds_until_full, Some(12.0), "the drain keeps up, and what it drained is held");
+
+    let mut unknown = sound_redis();
+    let server = &mut unknown.redis.as_mut().unwrap().server;
+    (server.maxmemory_bytes, server.machine_bytes) = (0, None);
+    let sale = Sale::of(&config(SHARED), &unknown, None).unwrap();
+    assert_eq!((sale.units, sale.buffer_entries), (None, 1_000_000));
+    let redis = sale.redis.unwrap();
+    assert_eq!((redis.room_bytes, redis.seconds_until_full, redis.is_bounded), (None, None, false));
 }
