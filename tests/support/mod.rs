@@ -84,6 +84,7 @@ pub struct Site {
     settings: BTreeMap<(String, String), String>,
     tables: String,
     environment: Vec<(String, String)>,
+    role: Option<String>,
     /// The public listener.
     pub public: SocketAddr,
     /// The admin listener.
@@ -99,6 +100,7 @@ impl Site {
             settings: BTreeMap::new(),
             tables: String::new(),
             environment: Vec::new(),
+            role: None,
             public: local(free_port()),
             admin: local(free_port()),
         };
@@ -132,6 +134,12 @@ impl Site {
     /// Sets a variable of the environment of every run.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Makes every run one of this role.
+    pub fn role(mut self, role: &str) -> Self {
+        self.role = Some(role.to_owned());
         self
     }
 
@@ -194,7 +202,8 @@ impl Site {
     /// Starts a server without waiting until it is ready; `environment` is for this run only.
     pub fn spawn(&self, environment: &[(&str, &str)]) -> Server {
         let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("the log opens");
-        let mut command = self.command(["serve"]);
+        let role = self.role.iter().flat_map(|role| ["--role", role]);
+        let mut command = self.command(["serve"].into_iter().chain(role));
         command.envs(environment.iter().copied()).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         Server {

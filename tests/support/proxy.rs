@@ -1,5 +1,5 @@
-//! A TCP proxy between the server under test and a PostgreSQL server, which breaks connections at a COMMIT: before the server
-//! hears of it, or after it has done it and before the answer is through.
+//! A TCP proxy between the server under test and a PostgreSQL or Redis server, which breaks connections at a COMMIT or at a
+//! call that admits: before the server hears of it, or after it has done it and before the answer is through.
 #![allow(dead_code)]
 
 use std::io::{Read, Write};
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-/// What is done at the next COMMIT.
+/// What is done at the next COMMIT, or the next call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
     /// Nothing.
@@ -19,9 +19,17 @@ pub enum Cut {
     After = 2,
 }
 
-#[derive(Default)]
+/// What begins a request at which connections break, and how its answer begins: `None` is the first bytes after it.
+type Words = (&'static [u8], Option<&'static [u8]>);
+
+const COMMIT: Words = (b"Q\0\0\0\x0bCOMMIT\0", Some(b"C\0\0\0\x0bCOMMIT\0"));
+const SUBMIT: Words = (b"_submit\r\n", None);
+
 struct Shared {
+    words: Words,
     cut: AtomicU8,
+    /// Whether the next cut is for good.
+    stays: AtomicBool,
     fired: AtomicU64,
     over: AtomicBool,
     refuse: AtomicBool,
@@ -36,11 +44,28 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// In front of `port` on the loopback address.
+    /// In front of a PostgreSQL server at `port` on the loopback address.
     pub fn before(port: u16) -> Self {
+        Self::at(port, COMMIT)
+    }
+
+    /// In front of a Redis there.
+    pub fn before_redis(port: u16) -> Self {
+        Self::at(port, SUBMIT)
+    }
+
+    fn at(port: u16, words: Words) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a port");
         let own = listener.local_addr().expect("an address").port();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            words,
+            cut: AtomicU8::default(),
+            stays: AtomicBool::default(),
+            fired: AtomicU64::default(),
+            over: AtomicBool::default(),
+            refuse: AtomicBool::default(),
+            sockets: Mutex::default(),
+        });
         let all = shared.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
@@ -57,9 +82,15 @@ impl Proxy {
         Self { port: own, shared }
     }
 
-    /// Cuts at the next COMMIT, once.
+    /// Cuts at the next COMMIT, or the next call, once.
     pub fn cut(&self, cut: Cut) {
         self.shared.cut.store(cut as u8, Ordering::SeqCst);
+    }
+
+    /// The same, and from then on breaks all connections and takes none.
+    pub fn cut_off(&self, cut: Cut) {
+        self.shared.stays.store(true, Ordering::SeqCst);
+        self.cut(cut);
     }
 
     /// How often it has.
@@ -94,23 +125,31 @@ impl Shared {
         let _ = (client.set_nodelay(true), server.set_nodelay(true));
         let twin = |socket: &TcpStream| socket.try_clone().expect("a second handle");
         self.sockets.lock().expect("nobody panics with it").extend([twin(&client), twin(&server)]);
-        // The text of a COMMIT that is sent, and the word with which the server says that it is done.
-        for (from, to, cut, word) in [
-            (twin(&client), twin(&server), Cut::Before, &b"Q\0\0\0\x0bCOMMIT\0"[..]),
-            (server, client, Cut::After, &b"C\0\0\0\x0bCOMMIT\0"[..]),
-        ] {
-            let all = self.clone();
-            std::thread::spawn(move || all.pass(from, to, cut, word));
+        let (request, answer) = self.words;
+        // Whether a request is on its way on this connection.
+        let asked = Arc::new(AtomicBool::new(false));
+        for (from, to, cut) in [(twin(&client), twin(&server), Cut::Before), (server, client, Cut::After)] {
+            let (all, asked) = (self.clone(), asked.clone());
+            let has = move |part: &[u8], word: &[u8]| part.windows(word.len()).any(|window| window == word);
+            let is_it = move |part: &[u8]| match (cut, answer) {
+                (Cut::After, None) => asked.swap(false, Ordering::SeqCst),
+                (Cut::After, Some(answer)) => has(part, answer),
+                _ => has(part, request) && (answer.is_some() || !asked.swap(true, Ordering::SeqCst)),
+            };
+            std::thread::spawn(move || all.pass(from, to, cut, is_it));
         }
     }
 
-    fn pass(&self, mut from: TcpStream, mut to: TcpStream, cut: Cut, word: &[u8]) {
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream, cut: Cut, is_it: impl Fn(&[u8]) -> bool) {
         let mut buffer = vec![0; 1 << 16];
         while let Ok(length @ 1..) = from.read(&mut buffer) {
             let part = &buffer[..length];
-            let is_commit = part.windows(word.len()).any(|window| window == word);
             let now = (cut as u8, Cut::Never as u8);
-            if is_commit && self.cut.compare_exchange(now.0, now.1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+            if is_it(part) && self.cut.compare_exchange(now.0, now.1, Ordering::SeqCst, Ordering::SeqCst).is_ok() {
+                if self.stays.swap(false, Ordering::SeqCst) {
+                    self.refuse.store(true, Ordering::SeqCst);
+                    self.break_all();
+                }
                 self.fired.fetch_add(1, Ordering::SeqCst);
                 break;
             }
