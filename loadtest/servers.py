@@ -157,6 +157,10 @@ class Server:
                 command, stdin=subprocess.DEVNULL, stdout=stdout or log, stderr=log, cwd=self.folder, env=environment
             )
 
+    def cpu(self):
+        """Seconds of processor time of the whole server side."""
+        return process_cpu(self.child.pid)
+
     def alive(self):
         if self.child.poll() is not None:
             raise RunFailed(f"the server exited with {self.child.returncode}")
@@ -378,4 +382,3 @@ KINDS = {
     "forebay-mixed": ForebayMixed,
     "forebay-many": ForebayMany,
 }
-SUBJECTS = tuple(KINDS)

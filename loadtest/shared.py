@@ -1,0 +1,152 @@
+"""The subjects of shared mode: Redis, PostgreSQL, and a gate and a worker in one process, all on one core.
+
+Standard library only; needs redis-server (7.0 or newer), PostgreSQL's own programs and taskset.
+"""
+
+import glob
+import json
+import os
+import pathlib
+import pwd
+import shutil
+import signal
+import subprocess
+import time
+
+from servers import STOP_SECONDS, Forebay, ForebaySoldOut, RunFailed, free_port, process_cpu
+
+DATABASE_SECONDS = 60
+
+
+def program(name):
+    """Where Debian and others put programs that only servers need."""
+    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"))
+    return found[-1] if found else shutil.which(name) or name
+
+
+def family(pid):
+    """A process and all that came of it."""
+    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *(other for child in children for other in family(int(child)))]
+
+
+class Parts:
+    """The other servers of a subject; stopped by their own pids."""
+
+    def __init__(self, server):
+        self.server, self.children = server, []
+
+    def launch(self, command, user=None):
+        command = ["taskset", "-c", str(self.server.options.server_core), *map(str, command)]
+        log = open(self.server.folder / "parts.log", "ab")
+        extra = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **extra)
+        log.close()
+        self.children.append(child)
+
+    def redis(self, fsync):
+        socket = self.server.folder / "redis.sock"
+        folder = self.server.folder / "redis"
+        folder.mkdir()
+        self.launch(["redis-server", "--port", 0, "--unixsocket", socket, "--dir", folder, "--save", "", "--appendonly",
+                     "yes", "--appendfsync", fsync, "--daemonize", "no", "--io-threads", 1])  # fmt: skip
+        deadline = time.monotonic() + 10
+        while not socket.exists():
+            if time.monotonic() > deadline:
+                raise RunFailed("redis-server did not start")
+            time.sleep(0.02)
+        return f"unix://{socket}"
+
+    def postgres(self):
+        # It refuses to run as root.
+        user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
+        folder, port = self.server.folder / "postgres", free_port()
+        folder.mkdir()
+        if user:
+            os.chown(folder, user.pw_uid, user.pw_gid)
+            for parent in [self.server.folder, self.server.options.dir]:
+                parent.chmod(0o755)
+        extra = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
+        made = subprocess.run(
+            [program("initdb"), "--auth=trust", "--username=postgres", "--no-sync", "--encoding=UTF8", "--locale=C", "-D",
+             folder / "data"], capture_output=True, text=True, cwd="/", **extra)  # fmt: skip
+        if made.returncode:
+            raise RunFailed(f"initdb: {made.stderr[-300:]}")
+        self.launch([program("postgres"), "-D", folder / "data", "-p", port, "-k", folder, "-c",
+                     "listen_addresses=127.0.0.1", "-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB"], user)  # fmt: skip
+        deadline = time.monotonic() + DATABASE_SECONDS
+        ready = [program("pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
+        while subprocess.run(ready, capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise RunFailed("PostgreSQL did not start")
+            time.sleep(0.05)
+        return f"postgres://postgres@127.0.0.1:{port}/postgres"
+
+    def stop(self):
+        for child in reversed(self.children):
+            child.send_signal(signal.SIGINT)
+            try:
+                child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+class Shared:
+    """What a subject of shared mode starts differently."""
+
+    fsync = "always"
+
+    def start(self):
+        self.parts = Parts(self)
+        redis, database = self.parts.redis(self.fsync), self.parts.postgres()
+        self.port, self.admin = free_port(), free_port()
+        config = self.folder / "forebay.toml"
+        accept = "" if self.fsync == "always" else f'accept = ["appendfsync={self.fsync}"]\n'
+        config.write_text(
+            f'[ingest]\nlisten = "127.0.0.1:{self.port}"\nadmin_listen = "127.0.0.1:{self.admin}"\nthreads = 1\n\n'
+            f'[antiscalper]\nuser_rate = "10/s"\n\n'
+            f"[buffer]\nkind = \"redis\"\ndata_dir = {json.dumps(str(self.folder / 'data'))}\n\n"
+            f"[redis]\nurl = {json.dumps(redis)}\n{accept}\n"
+            f"[store]\nurl = {json.dumps(database)}\n\n"
+            f'[shutdown]\ngrace = "1s"\n'
+        )
+        self.launch([self.options.binaries / "forebay", "serve", "--config", config])
+        self.wait_until_ready()
+        self.create("load", self.stock)
+
+    def cpu(self):
+        children = [self.child, *self.parts.children]
+        return sum(process_cpu(pid) for child in children for pid in family(child.pid))
+
+    def stop(self, error=None):
+        child = self.child
+        if child and child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if hasattr(self, "parts"):
+            self.parts.stop()
+        super().stop(error)
+
+
+class ForebayShared(Shared, Forebay):
+    """Claims through Redis, synced there and in the gate's own journal, into PostgreSQL."""
+
+
+class ForebaySharedEverysec(Shared, Forebay):
+    """The same where Redis syncs once a second: the gate's journal has what it may lose."""
+
+    fsync = "everysec"
+
+
+class ForebaySharedSoldOut(Shared, ForebaySoldOut):
+    """One unit, sold before the measurement: refusals of a gate, without a call to Redis."""
+
+    def check_one_answer(self):
+        super().check_one_answer()
+        # Until the gate has read who holds the unit, refusals are Redis'.
+        time.sleep(1)
