@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 
 use forebay::queue::book::create_digest;
 use forebay::queue::carts::CartBase;
-use forebay::queue::redis::protocol::{self, LoadedCart, Retiring};
-use forebay::queue::{AdminAction, AdminCommand, CartCommand, ClaimCommand, HashKey, MoveCommand};
+use forebay::queue::redis::protocol::{self, Bundle, LoadedCart, Retiring};
+use forebay::queue::{AdminAction, AdminCommand, CartCommand, ClaimCommand, HashKey, MoveCommand, Outcome};
 use forebay::sale::check_in::Day;
 use forebay::sale::red_packet::Seed;
 use forebay::sale::{
@@ -35,6 +35,7 @@ const AT: Timestamp = Timestamp(1_763_640_000_000_000);
 
 #[derive(Clone, Copy, PartialEq)]
 enum Kind {
+    Bundled,
     Plain,
     Keyed,
     ThreeEach,
@@ -47,8 +48,9 @@ enum Kind {
     Cancelled,
 }
 
-const KINDS: [(Kind, &str); 10] = [
-    (Kind::Plain, "claim"),
+const KINDS: [(Kind, &str); 11] = [
+    (Kind::Bundled, "claim, in bundles of 64"),
+    (Kind::Plain, "claim by itself"),
     (Kind::Keyed, "claim with a key"),
     (Kind::ThreeEach, "claim with a key (required) where a buyer may have three"),
     (Kind::Packet, "red packet"),
@@ -100,20 +102,22 @@ impl Shop {
     }
 
     /// As lanes call: by Redis' own clock. Gives the answers.
-    fn submit(&mut self, commands: Vec<Vec<u8>>) -> Vec<redis::Value> {
+    fn submit(&mut self, bundles: &[Bundle], commands: Vec<Vec<u8>>) -> (Vec<Outcome>, Vec<redis::Value>) {
         let texts = [self.gate.epoch.to_string(), self.gate.lane.clone(), self.gate.session.clone(), String::new()];
         let mut args: Vec<Vec<u8>> = texts.map(String::into_bytes).into();
         args.push(b"1000000000".to_vec());
+        args.extend(bundles.iter().flat_map(Bundle::words).map(<[u8]>::to_vec));
         args.extend(commands);
         let answer = self.gate.call("submit", &args).unwrap_or_else(|error| panic!("{error}"));
-        let said = protocol::submitted(&answer).expect("an answer");
+        let said = protocol::submitted(&answer, bundles).expect("an answer");
         self.last = Seq(said.first.0 + u64::from(said.count) - 1);
-        said.answers.to_vec()
+        let answers = said.answers.to_vec();
+        (said.bundled, answers)
     }
 
     /// Each must be taken, with this letter.
     fn expect(&mut self, commands: Vec<Vec<u8>>, letter: u8) -> Vec<redis::Value> {
-        let answers = self.submit(commands);
+        let (_, answers) = self.submit(&[], commands);
         for answer in &answers {
             let answer = gate::bytes(answer);
             assert_eq!(answer[0], letter, "{}", String::from_utf8_lossy(answer));
@@ -188,16 +192,19 @@ impl Shop {
     }
 }
 
-fn claim(kind: Kind, n: u64) -> Vec<u8> {
+fn claim_of(kind: Kind, n: u64) -> ClaimCommand {
     let user = user(n);
     let (user_hash, campaign) = (KEY.user(&user), CampaignNo(0));
     let claim_id = ClaimId::new(AT, user_hash, n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let key = matches!(kind, Kind::Keyed | Kind::ThreeEach).then(|| KEY.key(campaign, &user, "once"));
+    ClaimCommand { campaign, quantity: 1, receipt_key: 1, user, user_hash, claim_id, key }
+}
+
+fn claim(kind: Kind, n: u64) -> Vec<u8> {
     // A day that holds all of the window: which it is does not matter here.
     let day = Day { no: forebay::sale::LocalDay(20_000), from: Timestamp(0), until: Timestamp(i64::MAX / 2) };
     let days = if kind == Kind::CheckIn { vec![day] } else { Vec::new() };
-    let command = ClaimCommand { campaign, quantity: 1, receipt_key: 1, user, user_hash, claim_id, key };
-    protocol::claim(&command, Durability::Disk, &days)
+    protocol::claim(&claim_of(kind, n), Durability::Disk, &days)
 }
 
 fn end(kind: Kind, n: u64) -> Vec<u8> {
@@ -219,6 +226,12 @@ fn cart(kind: Kind, n: u64, loaded: Option<&LoadedCart>) -> Vec<u8> {
 /// Has those from `from` to `to` decided in one call; of carts in two, the first of which asks for the cart.
 fn decide(shop: &mut Shop, kind: Kind, from: u64, to: u64) {
     match kind {
+        Kind::Bundled => {
+            let mut bundle = Bundle::new(CampaignNo(0), Some(Money(990)));
+            assert!((from..to).all(|n| bundle.push(&claim_of(kind, n))));
+            let (outcomes, _) = shop.submit(&[bundle], Vec::new());
+            assert!(outcomes.iter().all(|outcome| matches!(outcome, Outcome::Accepted { .. })), "{outcomes:?}");
+        }
         Kind::Settled | Kind::Cancelled => drop(shop.expect((from..to).map(|n| end(kind, n)).collect(), b'm')),
         Kind::Cart | Kind::KeyedCart => {
             let asked = shop.expect((from..to).map(|n| cart(kind, n, None)).collect(), b'l');

@@ -174,6 +174,19 @@ impl Draws {
         Wish::Claim(command)
     }
 
+    /// Others who want the same at once: a unit each, without keys.
+    pub fn crowd(&mut self, like: &ClaimCommand) -> Vec<Wish> {
+        let (first, many) = (self.rng.random_range(0..30), self.rng.random_range(1..6));
+        let others = (first..first + many).map(|n| {
+            self.serial += 1;
+            let user = UserId::parse(&format!("u{}", n % 30)).expect("a name");
+            let user_hash = self.key.user(&user);
+            let claim_id = ClaimId::new(Timestamp(self.now), user_hash, self.serial);
+            Wish::Claim(ClaimCommand { quantity: 1, user, user_hash, claim_id, key: None, ..*like })
+        });
+        others.collect()
+    }
+
     fn cart(&mut self) -> Wish {
         if !self.carts.is_empty() && self.percent(20) {
             let again = self.rng.random_range(self.carts.len().saturating_sub(15)..self.carts.len());

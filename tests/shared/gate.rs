@@ -1,9 +1,9 @@
 //! A gate as the tests need it: it calls the library and reads its answers.
 
-use forebay::queue::Balance;
 use forebay::queue::redis::LIBRARY;
 use forebay::queue::redis::protocol::layout::{self, Lay};
-use forebay::queue::redis::protocol::{self, Retiring, Status, Word};
+use forebay::queue::redis::protocol::{self, Bundle, Retiring, Status, Word};
+use forebay::queue::{Balance, Outcome};
 use forebay::sale::{CampaignNo, Durability, Entry, Money, Seq, Timestamp};
 use redis::{Connection, Value, cmd};
 
@@ -26,6 +26,7 @@ pub struct Said {
     pub first: Seq,
     pub count: u32,
     pub entries: Vec<u8>,
+    pub bundled: Vec<Outcome>,
     pub answers: Vec<Value>,
 }
 
@@ -92,14 +93,27 @@ impl Gate {
 
     /// Submits commands at `now`.
     pub fn submit(&mut self, now: i64, max_entries: u64, commands: Vec<Vec<u8>>) -> Result<Said, String> {
+        self.submit_with(now, max_entries, &[], commands)
+    }
+
+    /// Submits bundles of claims, and commands, at `now`.
+    pub fn submit_with(
+        &mut self,
+        now: i64,
+        max_entries: u64,
+        bundles: &[Bundle],
+        commands: Vec<Vec<u8>>,
+    ) -> Result<Said, String> {
         let texts = [self.epoch.to_string(), self.lane.clone(), self.session.clone(), now.to_string()];
         let mut args: Vec<Vec<u8>> = texts.map(String::into_bytes).into();
         args.push(max_entries.to_string().into_bytes());
+        args.extend(bundles.iter().flat_map(Bundle::words).map(<[u8]>::to_vec));
         args.extend(commands);
         let answer = self.call("submit", &args)?;
-        let said = protocol::submitted(&answer).expect("an answer");
+        let said = protocol::submitted(&answer, bundles).expect("an answer");
         let answers = said.answers.to_vec();
-        Ok(Said { at: said.at, first: said.first, count: said.count, entries: said.entries, answers })
+        let (at, first, count) = (said.at, said.first, said.count);
+        Ok(Said { at, first, count, entries: said.entries, bundled: said.bundled, answers })
     }
 
     /// Takes the lane over.

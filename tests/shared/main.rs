@@ -3,6 +3,7 @@
 //! `FOREBAY_SHARED_SEEDS=100000 cargo test --release --features testing --test shared` is the long run.
 
 mod admission;
+mod bundles;
 mod draws;
 mod gate;
 mod leases;

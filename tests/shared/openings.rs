@@ -258,7 +258,7 @@ fn the_packed_records_are_those_that_the_library_writes() {
     let forebay::sale::Event::Claimed(mine) = entry.event else { panic!("a claim waits") };
     let (claim_id, amount) = (mine.claim_id, mine.amount);
     assert_eq!(layout::tag(&entry.event), Some(KEY.user(&user(0)).tag()));
-    let hold = layout::Hold { claim_id, quantity: 1, hold: 0, settled: false, seq: Seq(2), amount };
+    let hold = layout::Hold { claim_id, quantity: 1, hold: 0, settled: false, amount };
     assert_eq!(hold.pack(), held);
     let said = gate.submit(START, 9, vec![protocol::look_campaign(mine.campaign, 0)]).expect("open");
     let Value::Array(parts) = &said.answers[0] else { panic!("no campaign") };

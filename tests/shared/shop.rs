@@ -171,7 +171,7 @@ impl Buyer {
         let mut args: Vec<&[u8]> = vec![self.epoch.as_bytes(), b"g.0", b"s", b"", b"10000000"];
         args.extend(commands.iter().map(Vec::as_slice));
         let answer = self.connection.call("submit", &args)?;
-        let said = protocol::submitted(&answer).expect("an answer");
+        let said = protocol::submitted(&answer, &[]).expect("an answer");
         Ok(Seq(said.first.0 + u64::from(said.count) - 1))
     }
 
@@ -206,7 +206,7 @@ impl Buyer {
             let epoch = self.epoch.clone();
             let args = [epoch.as_bytes(), b"g.0", b"s", b"", b"1000", &protocol::cart(&command, loaded.as_ref())];
             let answer = self.connection.call("submit", &args).expect("an answer");
-            let said = protocol::submitted(&answer).expect("an answer");
+            let said = protocol::submitted(&answer, &[]).expect("an answer");
             let Value::BulkString(word) = &said.answers[0] else { panic!("{said:?}") };
             match protocol::cart_outcome(word).expect("an outcome") {
                 CartOutcome::Load(number) => {

@@ -19,9 +19,9 @@ use crate::limits;
 use crate::queue::redis::client::{CallError, Connection, Server};
 use crate::queue::redis::facts::{Facts, Info};
 use crate::queue::redis::protocol::layout::{self, Lay};
-use crate::queue::redis::protocol::{self, Word};
-use crate::queue::{AdminAction, HashKey};
-use crate::sale::{CampaignNo, Durability, Seq, Timestamp};
+use crate::queue::redis::protocol::{self, Bundle, Word};
+use crate::queue::{AdminAction, HashKey, Outcome};
+use crate::sale::{CampaignNo, Durability, Money, Seq, Timestamp};
 
 /// Measures the Redis of the configuration.
 ///
@@ -149,12 +149,15 @@ impl Partition {
     }
 
     /// Has commands decided, all in one call; each must be taken, with the letter `taken`.
-    fn submit(&mut self, commands: &[Vec<u8>], taken: u8) -> anyhow::Result<()> {
+    fn submit(&mut self, bundles: &[Bundle], commands: &[Vec<u8>], taken: u8) -> anyhow::Result<()> {
         let room = u64::from(u32::MAX).to_string();
         let head = [EPOCH, WORD, WORD, "", &room].map(str::as_bytes);
-        let args: Vec<&[u8]> = head.into_iter().chain(commands.iter().map(Vec::as_slice)).collect();
+        let words = bundles.iter().flat_map(Bundle::words).chain(commands.iter().map(Vec::as_slice));
+        let args: Vec<&[u8]> = head.into_iter().chain(words).collect();
         let answer = self.connection.call("submit", &args)?;
-        let said = protocol::submitted(&answer)?;
+        let said = protocol::submitted(&answer, bundles)?;
+        let is_taken = |outcome: &Outcome| matches!(outcome, Outcome::Accepted { .. });
+        ensure!(said.bundled.iter().all(is_taken), "Redis does not take what it should: {:?}", said.bundled);
         for answer in said.answers {
             let answer = protocol::bytes(answer)?;
             ensure!(answer.first() == Some(&taken), "Redis does not take what it should: {answer:?}");
@@ -163,12 +166,13 @@ impl Partition {
         Ok(())
     }
 
-    /// Creates the campaign with the number `no`.
-    fn create(&mut self, no: CampaignNo) -> anyhow::Result<()> {
+    /// Creates the campaign with the number `no`; gives its price.
+    fn create(&mut self, no: CampaignNo) -> anyhow::Result<Option<Money>> {
         let command = creation(&format!("doctor-{}", no.0), 2 * limits::DOCTOR_REDIS_CLAIMS_MAX)?;
         let AdminAction::Create(spec, seed) = &command.action else { bail!("no creation") };
         let bytes = protocol::create(&command, spec, *seed, 0, "");
-        self.submit(&[bytes], b'C')
+        self.submit(&[], &[bytes], b'C')?;
+        Ok(spec.price)
     }
 
     /// Has everything be in the database.
@@ -280,21 +284,21 @@ fn calls(server: &Server, connection: Connection, budget: &Budget) -> anyhow::Re
 
 /// Claims of a campaign of their own, which wait and then are in the database.
 fn phase(partition: &mut Partition, no: CampaignNo, keyed: bool, budget: &Budget) -> anyhow::Result<Phase> {
-    partition.create(no)?;
+    let price = partition.create(no)?;
     partition.expire()?;
     let (key, mut times, mut claims) = (HashKey(fresh_identity().hash_key), Vec::new(), 0);
     let before = partition.used()?;
     let is_over = budget.part(0.1);
     while claims < limits::DOCTOR_REDIS_CLAIMS_MIN || (claims < limits::DOCTOR_REDIS_CLAIMS_MAX && !is_over()) {
         budget.check()?;
-        let some = commands(key, no, claims, keyed)?;
+        let (bundles, some) = commands(key, (no, price), claims, keyed)?;
         let start = tick();
-        partition.submit(&some, b'A')?;
+        partition.submit(&bundles, &some, b'A')?;
         times.push(start.elapsed());
         if claims == 0 {
             partition.expire()?;
         }
-        claims += some.len() as u64;
+        claims += limits::DOCTOR_CALL as u64;
     }
     let waiting = partition.used()?;
     partition.retire()?;
@@ -310,16 +314,27 @@ fn phase(partition: &mut Partition, no: CampaignNo, keyed: bool, budget: &Budget
     })
 }
 
-/// The claims of the next call.
-fn commands(key: HashKey, no: CampaignNo, first: u64, keyed: bool) -> anyhow::Result<Vec<Vec<u8>>> {
+/// The claims of the next call, as a gate packs them.
+fn commands(
+    key: HashKey,
+    (no, price): (CampaignNo, Option<Money>),
+    first: u64,
+    keyed: bool,
+) -> anyhow::Result<(Vec<Bundle>, Vec<Vec<u8>>)> {
     let now = SystemClock.now();
-    let one = |n: u64| {
+    let (mut bundle, mut others) = (Bundle::new(no, price), Vec::new());
+    for n in first..first + limits::DOCTOR_CALL as u64 {
         let mut command = claim(key, n, now)?;
         command.campaign = no;
         command.key = keyed.then(|| key.key(no, &command.user, "doctor"));
-        Ok(protocol::claim(&command, Durability::Disk, &[]))
-    };
-    (first..first + limits::DOCTOR_CALL as u64).map(one).collect()
+        if Bundle::is_plain(&command) {
+            ensure!(bundle.push(&command), "a buyer twice");
+        } else {
+            others.push(protocol::claim(&command, Durability::Disk, &[]));
+        }
+    }
+    let bundles = if bundle.is_empty() { Vec::new() } else { vec![bundle] };
+    Ok((bundles, others))
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub struct Gate {
     epoch: AtomicU64,
     ready_lanes: AtomicUsize,
     entries: AtomicU64,
+    /// The highest position that a call said to be in the database.
+    seen_retired: AtomicU64,
     /// Microseconds to add to the steady clock for Redis' time; as long as nothing is known, for the system's.
     offset: AtomicI64,
     /// The gate's own journal can't be written any more.
@@ -57,6 +59,7 @@ impl Gate {
             epoch: AtomicU64::new(0),
             ready_lanes: AtomicUsize::new(0),
             entries: AtomicU64::new(0),
+            seen_retired: AtomicU64::new(0),
             offset: AtomicI64::new(offset),
             failed: AtomicBool::new(false),
             closed: Mutex::new(Closed::Away("not reached yet".to_owned())),
@@ -177,6 +180,14 @@ impl Gate {
         self.offset.store(at.0 - steady_micros(), Ordering::Relaxed);
         self.entries.store(entries, Ordering::Relaxed);
         self.retired.send_if_modified(|last| std::mem::replace(last, retired.max(*last)) < retired);
+    }
+
+    /// Up to where a call said that everything was in the database.
+    pub(super) fn saw_retired(&self, retired: Seq) {
+        // Most calls say what the one before said: no lock for that.
+        if self.seen_retired.fetch_max(retired.0, Ordering::Relaxed) < retired.0 {
+            self.retired.send_if_modified(|last| std::mem::replace(last, retired.max(*last)) < retired);
+        }
     }
 
     /// The balances that were read now.

@@ -10,6 +10,7 @@
 
 mod admin;
 mod batch;
+mod mail;
 mod settle;
 
 use std::io;

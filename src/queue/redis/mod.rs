@@ -27,6 +27,7 @@ use crate::limits;
 const TEXT: &str = concat!(
     include_str!("library/state.lua"),
     include_str!("library/claims.lua"),
+    include_str!("library/bundle.lua"),
     include_str!("library/campaigns.lua"),
     include_str!("library/carts.lua"),
     include_str!("library/time.lua"),

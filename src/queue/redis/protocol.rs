@@ -4,6 +4,7 @@
 //! behind their lengths. What is given to a function beside commands are texts; a number among them is decimal.
 
 mod admin;
+mod bundle;
 mod calls;
 mod commands;
 pub mod layout;
@@ -14,6 +15,7 @@ mod retiring;
 use redis::Value;
 
 pub use self::admin::{Restocked, Seen, admin_outcome, change, create, look_campaign, looked_campaign, shares};
+pub use self::bundle::{Bundle, Unbundled};
 pub use self::calls::{
     CampaignNow, Changes, LastCall, Submitted, Swept, Taken, changes, hello, submitted, swept, taken,
 };

@@ -90,7 +90,8 @@ fn campaign(connection: &mut Connection, now: CampaignNow, key: HashKey) -> Resu
         drop(campaign.release());
     } else {
         let mut claims = holds(connection, now.no)?;
-        claims.sort_by_key(|(claim, _)| claim.seq);
+        // Ids are made in the order of time, or nearly: all that is asked here is that two looks see the same.
+        claims.sort_by_key(|(claim, _)| claim.claim_id);
         for (claim, is_settled) in claims {
             let held = campaign.free.minus(claim.quantity).is_some() || campaign.spec.check_in.is_some();
             let share = claim.amount.filter(|_| campaign.spec.red_packet.is_some()).unwrap_or_default();
@@ -137,7 +138,7 @@ fn holds(connection: &mut Connection, no: CampaignNo) -> Result<Vec<(Claim, bool
                     hold: hold.hold,
                     receipt_key: 0,
                     key: None,
-                    seq: hold.seq,
+                    seq: Seq(0),
                     accepted_at: Timestamp(0),
                     durability: Durability::Disk,
                 };

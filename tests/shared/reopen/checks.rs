@@ -102,8 +102,8 @@ pub fn check(world: &mut World) {
             let units: u64 = held.iter().map(|(claim, _)| claim.quantity.0).sum();
             assert!(units <= spec.per_user_limit.0, "{user} holds {units} of {}", spec.id);
             let record = |(claim, settled): &&(Claim, bool)| {
-                let (claim_id, quantity, hold, seq) = (claim.claim_id, claim.quantity.0 as u32, claim.hold, claim.seq);
-                let hold = layout::Hold { claim_id, quantity, hold, settled: *settled, seq, amount: claim.amount };
+                let (claim_id, quantity, hold) = (claim.claim_id, claim.quantity.0 as u32, claim.hold);
+                let hold = layout::Hold { claim_id, quantity, hold, settled: *settled, amount: claim.amount };
                 hold.pack()
             };
             let expected: Vec<u8> = held.iter().flat_map(record).collect();

@@ -154,7 +154,7 @@ impl World {
     fn submit(&mut self, commands: Vec<Vec<u8>>, lives: bool) {
         let gate = self.draw(2) as usize;
         let answer = self.call(gate, &commands);
-        let said = protocol::submitted(&answer).expect("an answer");
+        let said = protocol::submitted(&answer, &[]).expect("an answer");
         if said.count == 0 || !lives {
             return;
         }
@@ -387,7 +387,7 @@ impl World {
     /// The positions of what waits of a buyer.
     pub fn look(&mut self, tag: [u8; 6]) -> Vec<Seq> {
         let answer = self.call(0, &[protocol::look_claim(tag)]);
-        let said = protocol::submitted(&answer).expect("an answer");
+        let said = protocol::submitted(&answer, &[]).expect("an answer");
         let found = protocol::looked_waiting(&said.answers[0], Durability::Disk).expect("entries");
         found.iter().map(|entry| entry.seq).collect()
     }

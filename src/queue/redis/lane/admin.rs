@@ -70,10 +70,11 @@ impl Lane {
         margin: u32,
     ) -> Result<Told, Failed> {
         let Some(no) = self.number(id)? else { return Ok(Some(Err(AdminRefusal::Unknown(*id)))) };
-        let seen = self.submit(&[protocol::look_campaign(no, margin)], |_, submitted| match submitted.answers {
-            [only] => protocol::looked_campaign(only, margin),
-            other => Err(protocol::ProtocolError(format!("{} answers to one look", other.len()))),
-        })?;
+        let seen =
+            self.submit((&[], &[protocol::look_campaign(no, margin)]), |_, submitted| match submitted.answers {
+                [only] => protocol::looked_campaign(only, margin),
+                other => Err(protocol::ProtocolError(format!("{} answers to one look", other.len()))),
+            })?;
         let Some(seen) = seen else { return Ok(Some(Err(AdminRefusal::Unknown(*id)))) };
         let digest = change_digest(patch);
         match seen.changed(patch) {
@@ -106,7 +107,7 @@ impl Lane {
     }
 
     fn wish(&mut self, command: &AdminCommand, bytes: Vec<u8>) -> Result<Told, Failed> {
-        self.submit(&[bytes], |_, submitted| match submitted.answers {
+        self.submit((&[], &[bytes]), |_, submitted| match submitted.answers {
             [only] => protocol::admin_outcome(protocol::bytes(only)?, command),
             other => Err(protocol::ProtocolError(format!("{} answers to one wish", other.len()))),
         })

@@ -3,7 +3,8 @@
 use super::super::super::command::{Command, Look, Looked, Outcome, Refusal};
 use super::super::super::sequencer::{Replies, Submission, Ticket};
 use super::super::client::CallError;
-use super::super::protocol::{self, LoadedCart, ProtocolError, Submitted};
+use super::super::protocol::{self, Bundle, LoadedCart, ProtocolError, Submitted};
+use super::mail::Mail;
 use super::{Lane, Postman};
 use crate::clock::Clock;
 use crate::limits;
@@ -43,11 +44,11 @@ impl Lane {
             self.answer_all(batch, Command::buffer_full);
             return batch.clear();
         }
-        let commands: Vec<Vec<u8>> = batch.iter().map(|submission| self.encode(&submission.command)).collect();
+        let mail = self.pack(batch);
         let call = (self.next_nonce(), self.link.as_ref().map(|link| link.epoch));
-        match self.submit(&commands, |lane, submitted| lane.outcomes(batch, submitted)) {
+        match self.submit((&mail.bundles, &mail.commands), |lane, submitted| lane.outcomes(batch, &mail, submitted)) {
             Ok(answers) => {
-                let answers = self.vouch(batch, answers);
+                let answers = self.vouch(answers);
                 self.answers.extend(answers);
             }
             Err(Failed::NotKept) => self.answer_all(batch, |command| match command {
@@ -70,7 +71,7 @@ impl Lane {
 
     /// A claim that another gate had accepted may be told here before that gate has written it down, and that gate may never
     /// come to it: whoever tells of it keeps it, too, as long as it waits.
-    fn vouch(&mut self, batch: &[Submission], mut answers: Vec<(Ticket, Outcome)>) -> Vec<(Ticket, Outcome)> {
+    fn vouch(&mut self, mut answers: Vec<(Ticket, Outcome)>) -> Vec<(Ticket, Outcome)> {
         let gate = self.lanes.gate.clone();
         let (retired, now) = (gate.retired(), GateClock(gate.clone()).now().0 / 1_000);
         let is_over = |id: ClaimId| gate.entries() == 0 && id.millis() as i64 + limits::VOUCH_MILLIS < now;
@@ -87,10 +88,8 @@ impl Lane {
             if let Failed::Call(error) = &error {
                 self.failed(error);
             }
-            for ((_, outcome), submission) in answers.iter_mut().zip(batch) {
-                if told(outcome).is_some() {
-                    *outcome = submission.command.not_durable();
-                }
+            for (_, outcome) in answers.iter_mut().filter(|(_, outcome)| told(outcome).is_some()) {
+                *outcome = Outcome::Refused(Refusal::NotDurable);
             }
         }
         answers
@@ -108,7 +107,7 @@ impl Lane {
     /// Makes the call, writes down what it has accepted, and reads what else it says.
     pub(super) fn submit<T>(
         &mut self,
-        commands: &[Vec<u8>],
+        (bundles, commands): (&[Bundle], &[Vec<u8>]),
         read: impl FnOnce(&Self, &Submitted<'_>) -> Result<T, ProtocolError>,
     ) -> Result<T, Failed> {
         let room = self.lanes.max_entries.to_string();
@@ -117,10 +116,12 @@ impl Lane {
         let epoch = link.epoch;
         let text = epoch.to_string();
         let head: [&[u8]; 5] = [text.as_bytes(), self.name.as_bytes(), link.session.as_bytes(), b"", room.as_bytes()];
-        let args: Vec<&[u8]> = head.into_iter().chain(commands.iter().map(|command| &command[..])).collect();
+        let words = bundles.iter().flat_map(Bundle::words).chain(commands.iter().map(|command| &command[..]));
+        let args: Vec<&[u8]> = head.into_iter().chain(words).collect();
         let answer = link.connection.call("submit", &args).map_err(Failed::Call)?;
         let unreadable = |error: ProtocolError| Failed::Call(CallError::Protocol(error.0));
-        let submitted = protocol::submitted(&answer).map_err(unreadable)?;
+        let submitted = protocol::submitted(&answer, bundles).map_err(unreadable)?;
+        self.lanes.gate.saw_retired(submitted.retired);
         // Acknowledge after durable: Redis may come back with less than it said, and then this is what it gets again.
         if submitted.count > 0 {
             self.keep(epoch, submitted.first, submitted.at, submitted.count, &submitted.entries)?;
@@ -146,23 +147,29 @@ impl Lane {
     fn outcomes(
         &self,
         batch: &[Submission],
+        mail: &Mail,
         submitted: &Submitted<'_>,
     ) -> Result<Vec<(Ticket, Outcome)>, ProtocolError> {
         let answers = submitted.answers;
-        if answers.len() != batch.len() {
-            return Err(ProtocolError(format!("{} answers to {} commands", answers.len(), batch.len())));
+        if answers.len() != mail.others.len() {
+            return Err(ProtocolError(format!("{} answers to {} commands", answers.len(), mail.others.len())));
         }
         let views = self.lanes.gate.published().views.load();
-        let each = |(submission, answer): (&Submission, &redis::Value)| {
-            let outcome = self.outcome(&submission.command, answer)?;
+        let told = |at: usize, outcome: Outcome| {
+            let submission = &batch[at];
             if let (Command::Claim(claim), Outcome::Accepted { .. }) = (&submission.command, &outcome)
                 && let Some(view) = views.number(claim.campaign)
             {
                 view.add_holder(claim.user_hash);
             }
-            Ok((submission.ticket, outcome))
+            (submission.ticket, outcome)
         };
-        batch.iter().zip(answers).map(each).collect()
+        let bundled = mail.bundled.iter().flatten().zip(&submitted.bundled);
+        let mut all: Vec<_> = bundled.map(|(at, outcome)| told(*at, outcome.clone())).collect();
+        for (at, answer) in mail.others.iter().zip(answers) {
+            all.push(told(*at, self.outcome(&batch[*at].command, answer)?));
+        }
+        Ok(all)
     }
 
     /// What an answer says.

@@ -74,7 +74,7 @@ impl Lane {
             }
             outcomes.push(known);
         }
-        let answers = self.submit(&again, |lane, submitted| {
+        let answers = self.submit((&[], &again), |lane, submitted| {
             let open = batch.iter().zip(&outcomes).filter(|(_, known)| known.is_none()).map(|(s, _)| s);
             let read = open.zip(submitted.answers).map(|(s, answer)| lane.outcome(&s.command, answer));
             read.collect::<Result<Vec<_>, ProtocolError>>()
@@ -106,7 +106,7 @@ impl Lane {
         let looks: Vec<Look> = ids.iter().map(|id| Look::Waiting(id.tag())).collect();
         let commands: Vec<Vec<u8>> = looks.iter().map(|look| self.encode(&Command::Look(*look))).collect();
         let durability = self.lanes.durability;
-        let entries = self.submit(&commands, |_, submitted| {
+        let entries = self.submit((&[], &commands), |_, submitted| {
             let each = submitted.answers.iter().map(|answer| protocol::looked_waiting(answer, durability));
             Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
         })?;

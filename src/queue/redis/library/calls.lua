@@ -1,6 +1,6 @@
 -- What gates call.
 
--- By their letters, but for claims (c), of which there are most.
+-- By their letters, but for claims (c) and bundles of them (C), of which there are most.
 local KINDS = { m = move_asked, a = admin, t = cart, f = look_claim, u = look_cart, b = look_balance,
   p = look_campaign }
 
@@ -21,8 +21,9 @@ local function guarded(ctx, work, lane, said)
 end
 
 -- KEYS: meta. ARGV: nonce, epoch, lane, session, clock ("" outside of tests), entries that may wait, commands (a letter,
--- then its bytes). Answers nonce, time, the seq of the first entry that the call makes (the next one where it makes none),
--- its entries as they are in the list, one behind the other, and an answer a command.
+-- then its bytes), bundles of claims first. Answers nonce, time, retired, the seq of the first entry that the call makes (the
+-- next one where it makes none), the entries that the other commands make, as they are in the list, one behind the other,
+-- and an answer a bundle and command. Of the bundles' entries the gate has the bytes.
 local function submit(keys, args)
   local lane, session = args[3], args[4]
   local ctx, why = begin(keys[1], args[2], args[5], lane)
@@ -34,13 +35,23 @@ local function submit(keys, args)
   end
   return guarded(ctx, function()
     ctx.room = tonumber(args[6]) - (ctx.seq - ctx.retired)
-    local answers = { args[1], text(ctx.now), text(ctx.seq + 1), "" }
-    for i = 7, #args do
-      local command = args[i]
-      local kind = KINDS[string.sub(command, 1, 1)]
-      answers[i - 2] = kind and kind(ctx, string.sub(command, 2)) or claim(ctx, command)
+    local answers = { args[1], text(ctx.now), text(ctx.retired), text(ctx.seq + 1), "" }
+    local at, bundled = 7, 0
+    while at <= #args do
+      local command, answer, claims = args[at], nil, 0
+      local letter = string.sub(command, 1, 1)
+      if letter == "C" then
+        assert(#ctx.entries == bundled, "a bundle behind other commands")
+        answer, claims = bundle(ctx, args, at)
+        bundled = #ctx.entries
+      elseif KINDS[letter] then
+        answer = KINDS[letter](ctx, string.sub(command, 2))
+      else
+        answer = claim(ctx, command)
+      end
+      answers[#answers + 1], at = answer, at + 1 + 3 * claims
     end
-    answers[4] = table.concat(ctx.entries)
+    answers[5] = table.concat(ctx.entries, "", bundled + 1)
     return answers
   end, "L:" .. lane, session .. " " .. args[1])
 end

@@ -4,8 +4,8 @@
 local function read_holds(bytes)
   local held = {}
   for at = 1, #bytes, HOLD_BYTES do
-    local id, quantity, hold, settled, seq, amount = struct.unpack(HOLD, bytes, at)
-    held[#held + 1] = { id = id, quantity = quantity, hold = hold, settled = settled, seq = seq, amount = amount }
+    local id, quantity, hold, settled, amount = struct.unpack(HOLD, bytes, at)
+    held[#held + 1] = { id = id, quantity = quantity, hold = hold, settled = settled, amount = amount }
   end
   return held
 end
@@ -17,7 +17,7 @@ end
 local function keep_holds(c, user, held)
   local all = {}
   for i, h in ipairs(held) do
-    all[i] = struct.pack(HOLD, h.id, h.quantity, h.hold, h.settled, h.seq, h.amount)
+    all[i] = struct.pack(HOLD, h.id, h.quantity, h.hold, h.settled, h.amount)
   end
   if #all > 0 then
     redis.call("HSET", c.h, user, table.concat(all))
@@ -175,7 +175,7 @@ local function claim(ctx, bytes)
   end
   local hold = day or (held == "" and 0 or lowest_free_hold(read_holds(held)))
   local amount, from = take_amount(c, quantity)
-  local record = struct.pack(HOLD, id, quantity, hold, 0, ctx.seq + 1, amount)
+  local record = struct.pack(HOLD, id, quantity, hold, 0, amount)
   if not is_single then
     redis.call("HSET", c.h, user, held .. record)
   elseif redis.call("HSETNX", c.h, user, record) == 0 then

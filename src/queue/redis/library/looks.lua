@@ -3,7 +3,7 @@
 -- Waiting claims and ends of a tag: seq, item of the list, seq, item...
 local function look_claim(ctx, tag)
   local found = {}
-  for _, seq in ipairs(remembered(ctx.index, tag_at(tag, 1), ctx.retired)) do
+  for _, seq in ipairs(remembered(ctx.index, tag, ctx.retired)) do
     found[#found + 1] = text(seq)
     if seq > ctx.before then
       found[#found + 1] = ctx.entries[seq - ctx.before]

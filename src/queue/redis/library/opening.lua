@@ -100,7 +100,7 @@ local INDEXED_AT_ONCE = 20000
 local function build_index(meta_key, token, retired)
   local b = building[meta_key]
   if not b or b.token ~= token then
-    b = { token = token, from = 0, index = { from = 1, to = 0 } }
+    b = { token = token, from = 0, index = { from = 1, to = 0, first = 1, last = 0 } }
     building[meta_key] = b
   end
   for _ = 1, INDEXED_AT_ONCE, ARGUMENTS do

@@ -53,8 +53,8 @@
 local RED_PACKET, CHECK_IN = 2, 4
 local PAUSED, CLOSED = 1, 2
 local SETTLED, EXPIRED = 0, 2
-local HOLD = "<c16I4I4BI8i8" -- claim id, units, hold, settled, seq, amount (-1: none)
-local HOLD_BYTES = 41
+local HOLD = "<c16I4I4Bi8" -- claim id, units, hold, settled, amount (-1: none)
+local HOLD_BYTES = 33
 local FIRST = "<I4c16i8I2I8i8B" -- units, claim id, amount, receipt key, seq, time, durability (0 disk, 1 memory)
 local DUE_BYTES = 24
 
@@ -187,10 +187,13 @@ local function remember(index, tag, seq)
   local here = index[index.to]
   if not here or here.count >= GENERATION then
     index.to = index.to + 1
-    here = { count = 0, tags = {} }
+    here = { count = 0, last = 0, tags = {} }
     index[index.to] = here
   end
-  here.count, here.last = here.count + 1, seq
+  here.count = here.count + 1
+  if seq > here.last then
+    here.last = seq
+  end
   local known = here.tags[tag]
   if not known then
     here.tags[tag] = seq
@@ -201,9 +204,50 @@ local function remember(index, tag, seq)
   end
 end
 
--- The seqs of a tag above `retired`, ascending.
-local function remembered(index, tag, retired)
-  local seqs = {}
+-- Remembers the entries of a bundle as they came: `n` tags of 6 bytes from `at` on, the first one's entry at `first`. They
+-- are gone through as texts until there is a table of them, which is made when somebody looks: where nobody does, a
+-- claim costs nothing here.
+local function remember_many(index, tags, at, n, first)
+  index.last = index.last + 1
+  index[-index.last] = { tags = tags, at = at, first = first, last = first + n - 1 }
+end
+
+-- Makes tables of the oldest bundles, of so many claims at a time: a look is not to hold everybody else up.
+local TURNED_AT_ONCE = 512
+
+local function turn_bundles(index)
+  local turned = 0
+  while index.first <= index.last and turned < TURNED_AT_ONCE do
+    local raw = index[-index.first]
+    for seq = raw.first, raw.last do
+      remember(index, tag_at(raw.tags, raw.at + 6 * (seq - raw.first)), seq)
+    end
+    turned = turned + raw.last - raw.first + 1
+    index[-index.first] = nil
+    index.first = index.first + 1
+  end
+end
+
+-- Adds to `seqs` those of a tag that are in bundles.
+local function find_in_bundles(index, bytes, retired, seqs)
+  for i = index.first, index.last do
+    local raw = index[-i]
+    local at = string.find(raw.tags, bytes, raw.at, true)
+    while at do
+      local seq = raw.first + (at - raw.at) / 6
+      if seq % 1 == 0 and seq > retired then
+        seqs[#seqs + 1] = seq
+      end
+      at = string.find(raw.tags, bytes, at + 1, true)
+    end
+  end
+end
+
+-- The seqs above `retired` of a tag, which is at the start of `bytes` as in a claim's id; ascending.
+local function remembered(index, bytes, retired)
+  local seqs, tag = {}, tag_at(bytes, 1)
+  turn_bundles(index)
+  find_in_bundles(index, struct.pack(">I6", tag), retired, seqs)
   for i = index.from, index.to do
     local known = index[i].tags[tag]
     if type(known) == "number" then
@@ -214,6 +258,7 @@ local function remembered(index, tag, retired)
       seqs[#seqs + 1] = seq > retired and seq or nil
     end
   end
+  table.sort(seqs)
   return seqs
 end
 
@@ -222,6 +267,10 @@ local function forget(index, upto)
   while index.from <= index.to and index[index.from].last <= upto do
     index[index.from] = nil
     index.from = index.from + 1
+  end
+  while index.first <= index.last and index[-index.first].last <= upto do
+    index[-index.first] = nil
+    index.first = index.first + 1
   end
 end
 

@@ -51,7 +51,7 @@ impl Balances {
         let args: Vec<&[u8]> = head.into_iter().chain(looks.iter().map(|look| &look[..])).collect();
         let answer = connection.call("submit", &args)?;
         let unreadable = |error: protocol::ProtocolError| CallError::Protocol(error.0);
-        let read = protocol::submitted(&answer).map_err(unreadable)?;
+        let read = protocol::submitted(&answer, &[]).map_err(unreadable)?;
         let each = numbers.iter().zip(read.answers).map(|(no, answer)| Ok((*no, protocol::looked_balance(answer)?)));
         gate.saw_balances(each.collect::<Result<Vec<_>, _>>().map_err(unreadable)?);
         self.session = Some((session, epoch));

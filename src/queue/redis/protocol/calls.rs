@@ -3,9 +3,10 @@
 use redis::Value;
 
 use super::layout::Numbers;
-use super::{ENTRY_HEAD, ProtocolError, bytes, item, number, short, text};
+use super::{Bundle, ENTRY_HEAD, ProtocolError, bytes, item, number, short, text};
 use crate::queue::campaign::UNLIMITED;
 use crate::queue::codec;
+use crate::queue::command::Outcome;
 use crate::sale::campaign::AdminState;
 use crate::sale::{CampaignNo, CampaignSpec, LocalDay, Money, Seq, Timestamp, Units};
 
@@ -14,37 +15,49 @@ use crate::sale::{CampaignNo, CampaignSpec, LocalDay, Money, Seq, Timestamp, Uni
 pub struct Submitted<'a> {
     /// The time at which they were decided.
     pub at: Timestamp,
+    /// Up to where everything was in the database then.
+    pub retired: Seq,
     /// The position of the first entry that they made; the next one's where they made none.
     pub first: Seq,
     /// How many they made.
     pub count: u32,
     /// Those, as they are in a journal.
     pub entries: Vec<u8>,
-    /// An answer a command.
+    /// What became of the bundles' claims, one behind the other.
+    pub bundled: Vec<Outcome>,
+    /// An answer a command behind the bundles.
     pub answers: &'a [Value],
 }
 
-/// Items of the list, one behind the other, as they are in a journal: without their times, which are all the call's. And how
-/// many they are.
-fn journal(mut items: &[u8]) -> Result<(Vec<u8>, u32), ProtocolError> {
-    let (mut entries, mut count) = (Vec::with_capacity(items.len()), 0);
+/// Items of the list, one behind the other, as they are in a journal: without their times, which are all the call's. Gives
+/// how many they are.
+fn journal(mut items: &[u8], entries: &mut Vec<u8>) -> Result<u32, ProtocolError> {
+    let mut count = 0;
     while !items.is_empty() {
         let entry = items.get(ENTRY_HEAD..).ok_or_else(|| short("a call"))?;
         let len = codec::skip(entry).map_err(|error| ProtocolError(error.to_string()))?;
         entries.extend_from_slice(&entry[..len]);
         (items, count) = (&entry[len..], count + 1);
     }
-    Ok((entries, count))
+    Ok(count)
 }
 
-/// Reads the answer of `submit`.
+/// Reads the answer of `submit`, in which `bundles` were first.
 ///
 /// # Errors
 /// What is no answer to it.
-pub fn submitted(answer: &[Value]) -> Result<Submitted<'_>, ProtocolError> {
-    let [at, first, entries, answers @ ..] = answer else { return Err(short("submit")) };
-    let (entries, count) = journal(bytes(entries)?)?;
-    Ok(Submitted { at: Timestamp(number(at)?), first: Seq(number(first)?), count, entries, answers })
+pub fn submitted<'a>(answer: &'a [Value], bundles: &[Bundle]) -> Result<Submitted<'a>, ProtocolError> {
+    let [at, retired, first, items, answers @ ..] = answer else { return Err(short("submit")) };
+    let (at, first) = (Timestamp(number(at)?), Seq(number(first)?));
+    let (to_bundles, answers) = answers.split_at_checked(bundles.len()).ok_or_else(|| short("submit"))?;
+    let (mut entries, mut count, mut bundled) = (Vec::new(), 0, Vec::new());
+    for (bundle, answer) in bundles.iter().zip(to_bundles) {
+        let unbundled = bundle.unbundle(answer, (first.plus(u64::from(count)), at), &mut entries)?;
+        count += unbundled.accepted;
+        bundled.extend(unbundled.outcomes);
+    }
+    count += journal(bytes(items)?, &mut entries)?;
+    Ok(Submitted { at, retired: Seq(number(retired)?), first, count, entries, bundled, answers })
 }
 
 /// What a sweep did.
@@ -72,7 +85,8 @@ pub struct Swept {
 /// What is no answer to it.
 pub fn swept(answer: &[Value]) -> Result<Swept, ProtocolError> {
     let [at, last, expired, more, released, entries] = answer else { return Err(short("sweep")) };
-    let (entries, count) = journal(bytes(entries)?)?;
+    let (items, mut entries) = (bytes(entries)?, Vec::new());
+    let count = journal(items, &mut entries)?;
     let first = number::<u64>(last)?.checked_sub(count.into()).ok_or_else(|| short("sweep"))?;
     Ok(Swept {
         at: Timestamp(number(at)?),

@@ -175,8 +175,6 @@ pub struct Hold {
     pub hold: u32,
     /// Whether it is paid.
     pub settled: bool,
-    /// Its position.
-    pub seq: Seq,
     /// Its amount: a sale's price × quantity, a share, a check-in's points.
     pub amount: Option<Money>,
 }
@@ -184,14 +182,18 @@ pub struct Hold {
 impl Hold {
     /// The record.
     pub fn pack(&self) -> Vec<u8> {
-        let mut b = Vec::with_capacity(41);
+        let mut b = Vec::with_capacity(33);
+        self.put(&mut b);
+        b
+    }
+
+    /// Adds the record to `b`.
+    pub(super) fn put(&self, b: &mut Vec<u8>) {
         b.extend_from_slice(&self.claim_id.0);
         b.extend_from_slice(&self.quantity.to_le_bytes());
         b.extend_from_slice(&self.hold.to_le_bytes());
         b.push(self.settled.into());
-        b.extend_from_slice(&self.seq.0.to_le_bytes());
         b.extend_from_slice(&amount(self.amount));
-        b
     }
 }
 
@@ -205,14 +207,14 @@ pub fn holds(mut records: &[u8]) -> Result<Vec<Hold>, ProtocolError> {
         let mut b = Reader(records);
         let (claim_id, quantity, hold) =
             (ClaimId(b.take()?), u32::from_le_bytes(b.take()?), u32::from_le_bytes(b.take()?));
-        let (settled, seq, amount) = (b.take::<1>()? != [0], Seq(b.number()?), b.amount()?);
-        all.push(Hold { claim_id, quantity, hold, settled, seq, amount });
+        let (settled, amount) = (b.take::<1>()? != [0], b.amount()?);
+        all.push(Hold { claim_id, quantity, hold, settled, amount });
         records = b.0;
     }
     Ok(all)
 }
 
-fn amount(amount: Option<Money>) -> [u8; 8] {
+pub(super) fn amount(amount: Option<Money>) -> [u8; 8] {
     amount.map_or(-1, |amount| amount.0).to_le_bytes()
 }
 

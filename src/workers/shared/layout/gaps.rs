@@ -43,7 +43,7 @@ impl Gaps {
             Misfit::Holder => {
                 let mut all: Vec<&Held> = mine.collect();
                 // First what stands in the very place that the claim took.
-                all.sort_by_key(|held| (held.hold.hold != claim.hold, held.hold.seq));
+                all.sort_by_key(|held| (held.hold.hold != claim.hold, held.seq));
                 all.into_iter().find_map(|held| self.place(held, claim.seq).map(|place| (place, *held)))
             }
             Misfit::Stock => {
@@ -75,7 +75,7 @@ impl Gaps {
             return None;
         }
         let place_of = |seq: Seq| (seq.0.saturating_sub(self.retired.0 + 1)) as usize;
-        let places = self.free.range(place_of(held.hold.seq.next())..place_of(until));
+        let places = self.free.range(place_of(held.seq.next())..place_of(until));
         places.copied().find(|place| self.times[*place] >= due)
     }
 

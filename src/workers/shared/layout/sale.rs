@@ -25,6 +25,7 @@ use crate::store::{CampaignRecord, Totals};
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Held {
     pub user: UserId,
+    pub seq: Seq,
     pub hold: Hold,
     pub due: Option<Timestamp>,
 }
@@ -176,9 +177,9 @@ impl Sale {
             self.keys.insert(key, Replay::from(claim));
         }
         let (quantity, amount) = (claim.quantity.0 as u32, claim.amount);
-        let hold = Hold { claim_id: claim.claim_id, quantity, hold: claim.hold, settled, seq: claim.seq, amount };
+        let hold = Hold { claim_id: claim.claim_id, quantity, hold: claim.hold, settled, amount };
         let due = self.spec.reservation_ttl.map(|ttl| claim.accepted_at.plus_micros(ttl.0));
-        self.held.insert(claim.seq, Held { user: claim.user, hold, due });
+        self.held.insert(claim.seq, Held { user: claim.user, seq: claim.seq, hold, due });
         self.by_id.insert(claim.claim_id, claim.seq);
         self.by_user.entry(claim.user).or_default().push(claim.seq);
     }
