@@ -16,7 +16,6 @@ import time
 from servers import STOP_SECONDS, Forebay, ForebaySoldOut, RunFailed, free_port, process_cpu
 
 DATABASE_SECONDS = 60
-DRAIN_NICENESS = 19  # that of the drain (src/limits.rs)
 
 
 def program(name):
@@ -37,9 +36,8 @@ class Parts:
     def __init__(self, server):
         self.server, self.children = server, []
 
-    def launch(self, command, user=None, niceness=0):
-        nice = ["nice", "-n", str(niceness)] if niceness else []
-        command = [*nice, "taskset", "-c", str(self.server.options.server_core), *map(str, command)]
+    def launch(self, command, user=None):
+        command = ["taskset", "-c", str(self.server.options.server_core), *map(str, command)]
         log = open(self.server.folder / "parts.log", "ab")
         extra = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []} if user else {}
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **extra)
@@ -74,11 +72,9 @@ class Parts:
              folder / "data"], capture_output=True, text=True, cwd="/", **extra)  # fmt: skip
         if made.returncode:
             raise RunFailed(f"initdb: {made.stderr[-300:]}")
-        # On a machine of its own it would take nothing from the rest. Here it gives way to claims, as the embedded subjects'
-        # drain does: what waits in Redis is there to wait.
         self.launch([program("postgres"), "-D", folder / "data", "-p", port, "-k", folder, "-c",
-                     "listen_addresses=127.0.0.1", "-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB"],
-                    user, DRAIN_NICENESS)  # fmt: skip
+                     "listen_addresses=127.0.0.1", "-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB", "-c",
+                     "track_commit_timestamp=on"], user)  # fmt: skip
         deadline = time.monotonic() + DATABASE_SECONDS
         ready = [program("pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
         while subprocess.run(ready, capture_output=True).returncode:
@@ -97,6 +93,14 @@ class Parts:
                 child.wait()
 
 
+ROW_LAG = """
+select count(*), coalesce(percentile_disc(0.5) within group (order by lag), 0),
+       coalesce(percentile_disc(0.99) within group (order by lag), 0), coalesce(max(lag), 0)
+from (select extract(epoch from pg_xact_commit_timestamp(xmin) - accepted_at) * 1e6 as lag from claims
+      where accepted_at between to_timestamp({first}) and to_timestamp({last})) as each
+"""
+
+
 class Shared:
     """What a subject of shared mode starts differently."""
 
@@ -105,6 +109,7 @@ class Shared:
     def start(self):
         self.parts = Parts(self)
         redis, database = self.parts.redis(self.fsync), self.parts.postgres()
+        self.database = database
         self.port, self.admin = free_port(), free_port()
         config = self.folder / "forebay.toml"
         accept = "" if self.fsync == "always" else f'accept = ["appendfsync={self.fsync}"]\n'
@@ -119,6 +124,16 @@ class Shared:
         self.launch([self.options.binaries / "forebay", "serve", "--config", config])
         self.wait_until_ready()
         self.create("load", self.stock)
+
+    def row_lag(self, first, last):
+        """From acceptance to the commit of the row, in microseconds: {rows, p50, p99, max} of the claims that were accepted in
+        between (seconds since 1970), by the database's own record of when its transactions were committed."""
+        query = ROW_LAG.format(first=first, last=last)
+        done = subprocess.run([program("psql"), self.database, "-XAtc", query], capture_output=True, text=True)
+        if done.returncode:
+            raise RunFailed(f"psql: {done.stderr[-300:]}")
+        names = ("rows", "p50", "p99", "max")
+        return {name: float(value) for name, value in zip(names, done.stdout.strip().split("|"))}
 
     def cpu(self):
         children = [self.child, *self.parts.children]

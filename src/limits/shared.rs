@@ -6,6 +6,16 @@ pub const LANE_BATCH_MAX: usize = 256;
 /// Lanes of a gate where the configuration says 0: one waits for Redis while the other waits for the disk.
 pub const LANES: usize = 2;
 
+/// Commands for which a lane sets out while another is under way. Fewer wait for that one to come back, so that lanes overlap where
+/// there is much to do, and where there is little, few calls carry it: a call costs what some forty claims in it do.
+pub const LANE_ENOUGH: usize = 64;
+
+/// How often a lane looks whether there is enough, in microseconds.
+pub const LANE_LOOK_MICROS: u64 = 500;
+
+/// The longest that commands wait for another lane, in milliseconds: its call may hang.
+pub const LANE_GATHER_MILLIS: u64 = 5;
+
 /// The most lanes that a configuration may ask for.
 pub const LANES_MAX: usize = 16;
 

@@ -2,8 +2,8 @@
 //! journal what was accepted, and only then lets the answers go.
 //!
 //! What arrives while a call is under way goes into the next one, so that a busy gate makes few calls with many commands.
-//! Several lanes overlap: while one waits for Redis or for the disk, another takes what has come since. One waits for the
-//! bell at a time; it hands the turn over with its first command in hand.
+//! Several lanes overlap where there is much to do: while one waits for Redis or for the disk, another takes what has come since.
+//! One waits for the bell at a time; it hands the turn over with its first command in hand (`turn`).
 //!
 //! A call whose answer was lost may have been carried out, and may still be. So a lane that connects anew says so first:
 //! the library takes nothing of an older session from then on, and tells whether the last call was carried out.
@@ -12,10 +12,11 @@ mod admin;
 mod batch;
 mod mail;
 mod settle;
+mod turn;
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use crate::limits;
 use crate::plant;
 use crate::sale::Durability;
 use settle::Unsure;
+use turn::{Turn, UnderWay};
 
 /// What all lanes of a gate share.
 #[derive(Clone)]
@@ -62,7 +64,7 @@ impl Lanes {
         count: usize,
         guard: impl Fn() -> G,
     ) -> io::Result<Vec<JoinHandle<()>>> {
-        let turn = Arc::new(Mutex::new(()));
+        let turn = Arc::new(Turn::default());
         let one = |no| {
             let lane = Lane::new(no, self.clone(), buffer.0.clone(), turn.clone());
             let guard = guard();
@@ -86,7 +88,7 @@ struct Lane {
     name: String,
     lanes: Lanes,
     shared: Arc<Shared>,
-    turn: Arc<Mutex<()>>,
+    turn: Arc<Turn>,
     link: Option<Link>,
     is_ready: bool,
     /// Calls whose callers were told that nobody knows.
@@ -97,7 +99,7 @@ struct Lane {
 }
 
 impl Lane {
-    fn new(no: usize, lanes: Lanes, shared: Arc<Shared>, turn: Arc<Mutex<()>>) -> Self {
+    fn new(no: usize, lanes: Lanes, shared: Arc<Shared>, turn: Arc<Turn>) -> Self {
         let name = format!("{}.{no}", lanes.gate.name());
         Self {
             name,
@@ -120,8 +122,9 @@ impl Lane {
             if !self.lanes.gate.is_up() {
                 self.refuse_waiting(&mut postman);
             }
+            let mut under_way = None;
             if self.connect() {
-                self.take(&mut batch);
+                under_way = self.take(&mut batch);
             } else if !self.is_over() {
                 std::thread::sleep(Duration::from_millis(limits::LANE_RETRY_MILLIS));
             }
@@ -131,6 +134,7 @@ impl Lane {
                 self.connect();
                 self.carry_out(&mut batch, &mut postman);
             }
+            drop(under_way);
             if self.is_over() {
                 self.ready(false);
                 return;
@@ -143,14 +147,16 @@ impl Lane {
     }
 
     /// Takes what has arrived; waits for it a while. Empty where nothing came, or another lane has the turn and ends.
-    fn take(&self, batch: &mut Vec<Submission>) {
-        let _turn: MutexGuard<'_, ()> = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
-        self.pop(batch);
-        if batch.is_empty() && !self.shared.stop.load(Ordering::SeqCst) {
+    fn take(&self, batch: &mut Vec<Submission>) -> Option<UnderWay> {
+        let _turn = self.turn.mine();
+        let is_ending = || self.shared.stop.load(Ordering::SeqCst);
+        if self.shared.queue.is_empty() && !is_ending() {
             self.shared.bell.attach(std::thread::current());
             self.shared.bell.wait(Some(Duration::from_millis(limits::LANE_IDLE_MILLIS)));
-            self.pop(batch);
         }
+        self.turn.gather(|| self.shared.queue.len() >= limits::LANE_ENOUGH || is_ending());
+        self.pop(batch);
+        (!batch.is_empty()).then(|| self.turn.set_out())
     }
 
     fn pop(&self, batch: &mut Vec<Submission>) {
