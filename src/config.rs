@@ -156,6 +156,8 @@ pub struct Campaigns {
 pub struct Cache {
     /// 0 s to 60 s.
     pub local_ttl: Duration,
+    /// 0 s to 60 s.
+    pub redis_ttl: Duration,
 }
 
 /// `[shutdown]`

@@ -1,12 +1,14 @@
 //! Every limit of the engine has its one name here, with where the number comes from. What an operator may change is
 //! in [`crate::config`]; these hold for every installation.
 
+mod caches;
 mod doctor;
 mod shared;
 mod shared_log;
 mod store;
 mod workers;
 
+pub use caches::*;
 pub use doctor::*;
 pub use shared::*;
 pub use shared_log::*;

@@ -83,6 +83,17 @@ impl Histogram {
     }
 }
 
+/// Answers of a level of the caches.
+#[derive(Debug, Default)]
+pub struct CacheCounts {
+    /// It had what was asked for.
+    pub hits: Counter,
+    /// It had nothing, or nothing that could be used.
+    pub misses: Counter,
+    /// It could not be asked.
+    pub away: Counter,
+}
+
 /// Everything that is counted, apart from what belongs to one campaign.
 #[derive(Debug)]
 pub struct Metrics {
@@ -110,6 +121,10 @@ pub struct Metrics {
     pub cache_hits: Counter,
     /// See [`Self::cache_hits`].
     pub cache_misses: Counter,
+    /// Answers of the cache in Redis.
+    pub cache_redis: CacheCounts,
+    /// Answers of the database to whom no cache could answer: answers, and failures as misses.
+    pub cache_database: CacheCounts,
     /// Seconds by which the clock is behind the journal's time; 0 where it is not.
     pub clock_behind: Gauge,
     /// Seconds by which the wall clock has leapt, while no reservation expires for it.
@@ -135,6 +150,8 @@ impl Default for Metrics {
             connections: Gauge::default(),
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
+            cache_redis: CacheCounts::default(),
+            cache_database: CacheCounts::default(),
             clock_behind: Gauge::default(),
             clock_leapt: Gauge::default(),
             fenced: Gauge::default(),

@@ -32,6 +32,14 @@ pub enum Bug {
     LostRequeue,
     /// A check-in's day is the server's, so that one local day is counted as two.
     CheckInTwoDays,
+    /// A cache takes it that it has heard of whatever is known to be in the database.
+    TrustUnheard,
+    /// A cache goes on after a message that was lost as if there had been none.
+    IgnoredGap,
+    /// A value counts as read when its read has ended.
+    ReadAtItsEnd,
+    /// A cache keeps what was read before rows were changed that no position tells of.
+    KeptUnchanged,
 }
 
 #[cfg(feature = "testing")]

@@ -32,6 +32,9 @@ const PURE: &[&str] = &[
     "src/workers/retry.rs",
     "src/sale/red_packet.rs",
     "src/sale/campaign.rs",
+    "src/cache/progress.rs",
+    "src/cache/touched.rs",
+    "src/cache/value.rs",
 ];
 
 fn sources(folder: &str) -> Vec<(PathBuf, String)> {

@@ -32,6 +32,7 @@ pub(super) const SETTLE_GRACE: [&str; 2] = ["0s", "1h"];
 pub(super) const KEEP_JOURNAL: [&str; 2] = ["0s", "720h"];
 pub(super) const RELEASE_AFTER: [&str; 2] = ["1m", "8760h"];
 pub(super) const LOCAL_TTL: [&str; 2] = ["0s", "60s"];
+pub(super) const REDIS_TTL: [&str; 2] = ["0s", "60s"];
 pub(super) const REDIS_TIMEOUT: [&str; 2] = ["100ms", "30s"];
 pub(super) const REDIS_LEASE: [&str; 2] = ["1s", "60s"];
 pub(super) const GRACE: [&str; 2] = ["0s", "10m"];
@@ -176,7 +177,10 @@ pub(super) fn read(r: &mut Reader) -> Config {
             settle_grace: r.duration("campaigns.settle_grace", SETTLE_GRACE),
             release_after: r.duration("campaigns.release_after", RELEASE_AFTER),
         },
-        cache: Cache { local_ttl: r.duration("cache.local_ttl", LOCAL_TTL) },
+        cache: Cache {
+            local_ttl: r.duration("cache.local_ttl", LOCAL_TTL),
+            redis_ttl: r.duration("cache.redis_ttl", REDIS_TTL),
+        },
         shutdown: Shutdown { grace: r.duration("shutdown.grace", GRACE) },
     }
 }

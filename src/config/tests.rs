@@ -340,6 +340,7 @@ fn what_describe_prints_changes_nothing_and_names_every_key_of_the_contract() {
         "buffer.kind",
         "buffer.max_entries",
         "cache.local_ttl",
+        "cache.redis_ttl",
         "campaigns.release_after",
         "campaigns.settle_grace",
         "ingest.ack_deadline",
@@ -392,6 +393,7 @@ fn the_document_tells_the_ranges_that_are_enforced() {
         ("settle_grace", read::SETTLE_GRACE),
         ("release_after", read::RELEASE_AFTER),
         ("local_ttl", read::LOCAL_TTL),
+        ("redis_ttl", read::REDIS_TTL),
         ("grace", read::GRACE),
     ] {
         all.push((key, least.to_owned(), most.to_owned()));

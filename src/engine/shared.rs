@@ -1,6 +1,7 @@
 //! The composition root of shared mode: gates that take claims into Redis, workers that bring them into the database, or
 //! both in one process. They meet nowhere but in Redis and in the database, and start in any order.
 
+mod caches;
 pub(super) mod recover;
 pub(super) mod secrets;
 
@@ -15,7 +16,6 @@ use tokio::runtime::LocalRuntime;
 use super::role::Role;
 use super::watch::Watch;
 use super::{RunOptions, antiscalper, folder, memory, sample, signals, threads, token};
-use crate::cache::local::LocalCache;
 use crate::config::{BufferKind, Config};
 use crate::ingest::auth::Authenticator;
 use crate::ingest::cors::Cors;
@@ -37,6 +37,7 @@ use crate::receipts::{KeyRing, sharing};
 use crate::sale::Seq;
 use crate::store::{Database, Mode, SharedSecrets};
 use crate::workers::shared::{Phase, SharedWorker, WorkerHandle, WorkerSettings, WorkerState};
+use caches::Caches;
 use secrets::Membership;
 
 /// The partition in use. Others come with Redis Cluster, whose slots the name's hash tag chooses.
@@ -66,16 +67,19 @@ pub(super) fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     let key = HashKey(member.hash_key);
     let buffer = Buffer::shared(buffer_settings(config, key), published.clone(), gate.clone());
     let threads = if role.is_gate() { threads(config) } else { 0 };
+    let caches = Caches::begin(config, &server, &gate, role, &watch)?;
     let mut running = None;
     if role.is_gate() {
         running = Some(Running::begin(config, &server, &gate, &member, &buffer, &watch)?);
     }
-    let app = Arc::new(app(config, (&buffer, &gate), &store, receipts, worker.as_ref(), role.is_gate()));
+    let parts = (&buffer, &gate, &caches);
+    let app = Arc::new(app(config, parts, &store, receipts, worker.as_ref(), role.is_gate()));
     let public = role.is_gate().then_some(&config.ingest.listen);
     let servers = Servers::spawn(&app, public, &config.ingest.admin_listen, threads as u16)?;
     let ended = control.block_on(serve(&app, &servers, config, options, &facts, &watch));
     app.draining.store(true, Ordering::SeqCst);
     let ended = stop(config, servers, buffer, running, worker, &watch, ended);
+    caches.stop();
     control.block_on(store.close());
     drop(folder);
     ended
@@ -202,7 +206,7 @@ fn buffer_settings(config: &Config, hash_key: HashKey) -> BufferSettings {
 
 fn app(
     config: &Config,
-    (buffer, gate): (&Buffer, &Arc<Gate>),
+    (buffer, gate, caches): (&Buffer, &Arc<Gate>, &Caches),
     store: &Arc<Database>,
     receipts: KeyRing,
     worker: Option<&WorkerHandle>,
@@ -211,8 +215,7 @@ fn app(
     App {
         buffer: buffer.clone(),
         store: store.clone(),
-        // Who writes rows is another process: what is remembered of them could be older than what a buyer was told.
-        cache: Arc::new(LocalCache::new(Duration::ZERO, buffer.metrics().clone())),
+        cache: caches.local(),
         receipts,
         antiscalper: antiscalper(config),
         proxies: crate::antiscalper::address::TrustedProxies::new(config.ingest.trusted_proxies.clone()),

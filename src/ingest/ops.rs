@@ -164,9 +164,18 @@ impl Scrape {
             "Requests, and claims of batches, that did not get what they asked for, by problem type",
             refusals,
         )?;
-        let cache = [("hit", &metrics.cache_hits), ("miss", &metrics.cache_misses)];
-        let cache = cache.into_iter().map(|(result, n)| ([("level", "local"), ("result", result)], n.get()));
-        out.counters("cache_requests", "Look-ups in the caches of reads", cache)?;
+        let (redis, database) = (&metrics.cache_redis, &metrics.cache_database);
+        let cache = [
+            ("local", "hit", &metrics.cache_hits),
+            ("local", "miss", &metrics.cache_misses),
+            ("redis", "hit", &redis.hits),
+            ("redis", "miss", &redis.misses),
+            ("redis", "away", &redis.away),
+            ("database", "hit", &database.hits),
+            ("database", "error", &database.misses),
+        ];
+        let cache = cache.into_iter().map(|(level, result, n)| ([("level", level), ("result", result)], n.get()));
+        out.counters("cache_requests", "Look-ups in the caches of reads, and in the database behind them", cache)?;
         out.gauge("connections", "Open connections of the public listener", metrics.connections.get() as f64)?;
         out.gauge("status_waiters", "Status reads that wait for a change", app.waiters.load(Ordering::Relaxed) as f64)?;
         out.gauge("claim_batches", "Batches of claims under way", app.batches.load(Ordering::Relaxed) as f64)?;

@@ -26,6 +26,7 @@ mod load;
 mod notices;
 mod orders;
 mod process_faults;
+mod reads;
 mod redis;
 mod redis_faults;
 mod run;
@@ -46,7 +47,8 @@ use world::World;
 
 /// All of them.
 fn scenarios() -> Vec<Scenario> {
-    let all = [sales::SCENARIOS, redis_faults::SCENARIOS, database_faults::SCENARIOS, process_faults::SCENARIOS];
+    let (sales, reads, redis) = (sales::SCENARIOS, reads::SCENARIOS, redis_faults::SCENARIOS);
+    let all = [sales, reads, redis, database_faults::SCENARIOS, process_faults::SCENARIOS];
     all.concat()
 }
 

@@ -51,6 +51,7 @@ impl Node {
             .text("redis.url", &format!("redis://127.0.0.1:{redis}"))
             .text("redis.timeout", "1s")
             .text("redis.lease", "2s")
+            .text("cache.redis_ttl", "3s")
             .text("ingest.ack_deadline", "2s")
             .text("store.url", store);
         Self { name: format!("{role}-{no}"), site, server: None, logged: 0 }

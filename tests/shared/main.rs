@@ -4,6 +4,7 @@
 
 mod admission;
 mod bundles;
+mod caches;
 mod draws;
 mod gate;
 mod leases;

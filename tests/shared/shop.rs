@@ -55,10 +55,20 @@ impl Shop {
 
     pub fn without_redis() -> Self {
         let folder = TempDir::new().expect("a temporary folder");
-        let url = format!("unix://{}", folder.path().join("redis.sock").display());
-        let server = Server::new(&url, "0", Duration::from_secs(1)).expect("a URL");
+        let server = Server::new(&url_in(&folder), "0", Duration::from_secs(1)).expect("a URL");
         let (metrics, lease) = (Arc::new(Metrics::default()), Duration::from_millis(900));
         Self { redis: None, folder, server, metrics, lease, batch_max: 100 }
+    }
+
+    /// Where Redis is.
+    pub fn url(&self) -> String {
+        url_in(&self.folder)
+    }
+
+    /// Bytes of Redis' append-only file, as it is made up of several.
+    pub fn written_down(&self) -> u64 {
+        let parts = std::fs::read_dir(self.folder.path().join("appendonlydir")).expect("an append-only file");
+        parts.map(|part| part.expect("a part").metadata().expect("its size").len()).sum()
     }
 
     pub fn start_redis(&mut self) {
@@ -107,6 +117,17 @@ impl Shop {
         SharedWorker::spawn(self.server.clone(), store, self.settings(), ()).expect("a worker")
     }
 
+    /// One that reaches Redis otherwise.
+    pub fn worker_at(&self, server: Server) -> WorkerHandle {
+        SharedWorker::spawn(server, self.store(Mode::ReadWrite), self.settings(), ()).expect("a worker")
+    }
+
+    /// Sends Redis a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let redis = self.redis.as_ref().expect("it runs");
+        rustix::process::kill_process(rustix::process::Pid::from_child(redis), signal).expect("a signal");
+    }
+
     /// Runs SQL and gives the rows.
     pub fn sql(&self, text: &str) -> Vec<String> {
         sql(&self.database(), text)
@@ -142,6 +163,10 @@ impl Shop {
         connection.call("hello", &[epoch.as_bytes(), b"g.0", b"s", b""]).expect("a lane");
         Buyer { connection, epoch }
     }
+}
+
+fn url_in(folder: &TempDir) -> String {
+    format!("unix://{}", folder.path().join("redis.sock").display())
 }
 
 /// Runs SQL in a shell of its own.

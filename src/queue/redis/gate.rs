@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use super::super::{Balance, Published};
 use super::client::Server;
 use crate::clock::{Clock, steady_micros};
+use crate::limits;
 use crate::sale::{CampaignNo, Seq, Timestamp};
 
 /// Why nothing is taken now, as far as an operator has to know.
@@ -33,8 +34,8 @@ pub struct Gate {
     epoch: AtomicU64,
     ready_lanes: AtomicUsize,
     entries: AtomicU64,
-    /// The highest position that a call said to be in the database.
-    seen_retired: AtomicU64,
+    /// Whether Redis has so much room that other things than claims may be kept there.
+    spare_memory: AtomicBool,
     /// Microseconds to add to the steady clock for Redis' time; as long as nothing is known, for the system's.
     offset: AtomicI64,
     /// The gate's own journal can't be written any more.
@@ -43,7 +44,9 @@ pub struct Gate {
     poller: Mutex<Option<Thread>>,
     /// The campaigns' balances as they were last read.
     balances: Mutex<BTreeMap<CampaignNo, Balance>>,
-    retired: watch::Sender<Seq>,
+    /// Up to where everything is in the database, for whoever asks; and for whoever waits for it.
+    retired: AtomicU64,
+    retiring: watch::Sender<Seq>,
 }
 
 impl Gate {
@@ -59,13 +62,14 @@ impl Gate {
             epoch: AtomicU64::new(0),
             ready_lanes: AtomicUsize::new(0),
             entries: AtomicU64::new(0),
-            seen_retired: AtomicU64::new(0),
+            spare_memory: AtomicBool::new(false),
             offset: AtomicI64::new(offset),
             failed: AtomicBool::new(false),
             closed: Mutex::new(Closed::Away("not reached yet".to_owned())),
             poller: Mutex::new(None),
             balances: Mutex::default(),
-            retired: watch::channel(Seq(0)).0,
+            retired: AtomicU64::new(0),
+            retiring: watch::channel(Seq(0)).0,
         })
     }
 
@@ -179,15 +183,26 @@ impl Gate {
     pub(super) fn saw(&self, at: Timestamp, retired: Seq, entries: u64) {
         self.offset.store(at.0 - steady_micros(), Ordering::Relaxed);
         self.entries.store(entries, Ordering::Relaxed);
-        self.retired.send_if_modified(|last| std::mem::replace(last, retired.max(*last)) < retired);
+        self.saw_retired(retired);
     }
 
-    /// Up to where a call said that everything was in the database.
-    pub(super) fn saw_retired(&self, retired: Seq) {
-        // Most calls say what the one before said: no lock for that.
-        if self.seen_retired.fetch_max(retired.0, Ordering::Relaxed) < retired.0 {
-            self.retired.send_if_modified(|last| std::mem::replace(last, retired.max(*last)) < retired);
+    /// Redis said that everything up to `seq` is in the database. Positions never go back, whatever Redis forgets. Before an answer
+    /// that came with it is given to anybody: who sees that something does not wait any more must find it in the database.
+    pub(super) fn saw_retired(&self, seq: Seq) {
+        if self.retired.fetch_max(seq.0, Ordering::SeqCst) < seq.0 {
+            self.retiring.send_if_modified(|last| std::mem::replace(last, seq.max(*last)) < seq);
         }
+    }
+
+    /// How much of the memory that it may use Redis has used; `most` is 0 where it may use all there is.
+    pub fn saw_memory(&self, used: u64, most: u64) {
+        let is_spare = most == 0 || used < most / 100 * limits::CACHE_MEMORY_PERCENT;
+        self.spare_memory.store(is_spare, Ordering::Relaxed);
+    }
+
+    /// Whether Redis had so much room when it was last asked that other things than claims may be kept there.
+    pub fn has_spare_memory(&self) -> bool {
+        self.spare_memory.load(Ordering::Relaxed)
     }
 
     /// The balances that were read now.
@@ -205,14 +220,14 @@ impl Gate {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Up to where everything was in the database when it was last asked.
+    /// Up to where everything was in the database when Redis last said so, to whichever thread of this gate.
     pub fn retired(&self) -> Seq {
-        *self.retired.borrow()
+        Seq(self.retired.load(Ordering::SeqCst))
     }
 
     /// Tells when that moves.
     pub fn watch_retired(&self) -> watch::Receiver<Seq> {
-        self.retired.subscribe()
+        self.retiring.subscribe()
     }
 }
 

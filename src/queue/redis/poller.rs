@@ -306,6 +306,7 @@ impl Rounds {
             line.and_then(|value| value.trim().parse::<u64>().ok()).unwrap_or(0)
         };
         let (used, most) = (field("used_memory"), field("maxmemory"));
+        self.poller.gate.saw_memory(used, most);
         let is_full = most > 0 && used > most / 100 * limits::MEMORY_FULL_PERCENT;
         let was_full = std::mem::replace(&mut self.is_full, is_full);
         if is_full && !was_full {

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{PoisonError, RwLock};
 
+use crate::cache::touched::Touched;
 use crate::limits;
 use crate::queue::codec::{self, FrameContext};
 use crate::queue::redis::client::{CallError, Connection};
@@ -68,13 +69,24 @@ pub(super) struct Ahead {
     /// What was said last, until it is known to be heard: it is said again in the same words.
     saying: Option<Retiring>,
     sums: Vec<u8>,
+    touched: Vec<Touched>,
+}
+
+/// What is to be told now.
+pub(super) struct Saying<'a> {
+    /// The argument `upto` of the library's `retire`.
+    pub(super) upto: Seq,
+    /// The argument `sums`.
+    pub(super) sums: &'a [u8],
+    /// What gates are to be told before.
+    pub(super) touched: &'a [Touched],
 }
 
 impl Ahead {
     /// Nothing read yet; Redis has retired everything up to `retired`.
     pub(super) fn new(retired: Seq, durability: Durability) -> Self {
-        let (events, unsent, sums) = (VecDeque::new(), BTreeMap::new(), Vec::new());
-        Self { fed: retired, told: retired, durability, events, unsent, saying: None, sums }
+        let (events, unsent, sums, touched) = (VecDeque::new(), BTreeMap::new(), Vec::new(), Vec::new());
+        Self { fed: retired, told: retired, durability, events, unsent, saying: None, sums, touched }
     }
 
     /// Takes what follows on what was read, and publishes it: entries of one time as one frame.
@@ -105,8 +117,8 @@ impl Ahead {
         Ok(())
     }
 
-    /// What is to be told to Redis now, if anything: the arguments `upto` and `sums` of the library's `retire`.
-    pub(super) fn say(&mut self, published: &Published) -> Option<(Seq, &[u8])> {
+    /// What is to be told to Redis now, if anything.
+    pub(super) fn say(&mut self, published: &Published) -> Option<Saying<'_>> {
         if self.saying.is_none() {
             let (retired, changed) = published.pending.take_stored();
             self.unsent.extend(changed);
@@ -116,7 +128,9 @@ impl Ahead {
                 return None;
             }
             let mut retiring = Retiring::new(self.told);
-            self.events.iter().take((upto.0 - self.told.0) as usize).for_each(|event| retiring.add(event));
+            let events = || self.events.iter().take((upto.0 - self.told.0) as usize);
+            events().for_each(|event| retiring.add(event));
+            self.touched = Touched::by(self.told, events());
             let stored: Vec<_> = if retired > self.fed { Vec::new() } else { Vec::from_iter(self.unsent.clone()) };
             self.sums = retiring.sums(&stored);
             if retired <= self.fed {
@@ -124,7 +138,8 @@ impl Ahead {
             }
             self.saying = Some(retiring);
         }
-        self.saying.as_ref().map(|retiring| (retiring.upto(), &self.sums[..]))
+        let (sums, touched) = (&self.sums, &self.touched);
+        self.saying.as_ref().map(|retiring| Saying { upto: retiring.upto(), sums, touched })
     }
 
     /// It was heard. Gives the buyers whose carts' operations are retired by it.

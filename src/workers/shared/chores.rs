@@ -10,6 +10,8 @@ use tokio::task::JoinHandle;
 use super::gates;
 use super::lease::Lease;
 use super::term::{Break, Term};
+use crate::cache::shared::news;
+use crate::cache::touched::Touched;
 use crate::clock::tick;
 use crate::limits;
 use crate::queue::HashKey;
@@ -92,12 +94,16 @@ impl Chores {
     pub(super) fn serve(&mut self, connection: &mut Connection, term: &Term) -> Result<(), Break> {
         if let Some((asked, work)) = self.wish.take_if(|(_, work)| work.is_finished()) {
             let done = self.handle.block_on(work).unwrap_or(LetterDone::Unavailable);
-            if let Wish::Requeue { cart: Some(buyer) } = &asked.wish
-                && !matches!(done, LetterDone::Unknown | LetterDone::Closed(_) | LetterDone::Refused(_))
-            {
-                // After a failure, too: it may have been committed all the same.
-                self.moved.push(*buyer);
-                self.forget_carts(connection)?;
+            // After a failure, too: it may have been committed all the same.
+            if !matches!(done, LetterDone::Unknown | LetterDone::Closed(_) | LetterDone::Refused(_)) {
+                // No position tells of it. Where it can't be said, what gates remember grows old by itself.
+                if let Err(error) = news::tell(connection, &[Touched::Changed]) {
+                    tracing::warn!(%error, "gates are not told of a dead letter: they see its row a little later");
+                }
+                if let Wish::Requeue { cart: Some(buyer) } = &asked.wish {
+                    self.moved.push(*buyer);
+                    self.forget_carts(connection)?;
+                }
             }
             wishes::answer(connection, &asked, &done)?;
         }

@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 use super::WorkerSettings;
-use super::ahead::{Ahead, Names, Unreadable};
+use super::ahead::{Ahead, Names, Saying, Unreadable};
 use super::lease::{self, Lease};
 use super::reopen::{Progress, ReopenError, Reopening};
 use super::state::{Backlog, Phase};
+use crate::cache::shared::news;
 use crate::clock::tick;
 use crate::limits;
 use crate::queue::redis::client::{CallError, Connection, Refused};
@@ -58,7 +59,7 @@ impl From<Unreadable> for Break {
     }
 }
 
-/// Nobody has a cache to be told: front ends are elsewhere.
+/// Nobody has a cache to be told here: front ends are elsewhere, and are told before their entries are retired.
 struct Nobody;
 
 impl Refresh for Nobody {
@@ -113,6 +114,8 @@ pub(super) struct Term {
     /// What `metrics.fenced` said before: the drain sets it, and it is others' to say.
     fenced_before: u64,
     is_behind: bool,
+    /// Whether it is known that gates are not told what entries have touched.
+    is_mute: bool,
 }
 
 impl Term {
@@ -146,6 +149,7 @@ impl Term {
             batch_max: settings.batch_max as u64,
             fenced_before,
             is_behind: false,
+            is_mute: false,
         })
     }
 
@@ -308,7 +312,14 @@ impl Term {
 
     /// Tells Redis what the database has by now; the buyers whose carts that is about.
     pub(super) fn retire(&mut self, connection: &mut Connection, lease: &Lease) -> Result<Vec<UserId>, Break> {
-        let Some((upto, sums)) = self.ahead.say(&self.published) else { return Ok(Vec::new()) };
+        let Some(Saying { upto, sums, touched }) = self.ahead.say(&self.published) else { return Ok(Vec::new()) };
+        // Before: who does not find an entry in Redis any more is to know that its row has changed. Where nobody hears it, gates
+        // see by the positions that something was not told; so nothing that fails here is a reason not to retire.
+        let mute = news::tell(connection, touched).err();
+        if let Some(error) = mute.as_ref().filter(|_| !self.is_mute) {
+            tracing::warn!(%error, "gates are not told which rows have changed: they ask the database more often");
+        }
+        self.is_mute = mute.is_some();
         let (epoch, upto, micros) = (self.epoch.to_string(), upto.to_string(), lease.micros());
         let (worker, epoch, upto, micros) =
             (lease.worker.as_bytes(), epoch.as_bytes(), upto.as_bytes(), micros.as_bytes());

@@ -143,7 +143,7 @@ impl Bundle {
         let accepted = |n: u32| Outcome::Accepted { seq: first.plus(n.into()), at, amount: self.price };
         let all = |refusal: Refusal| {
             Ok(Unbundled {
-                outcomes: self.ends.iter().map(|_| Outcome::Refused(refusal.clone())).collect(),
+                outcomes: self.ends.iter().map(|_| Outcome::Refused(refusal)).collect(),
                 accepted: 0,
             })
         };
