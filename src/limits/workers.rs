@@ -15,6 +15,12 @@ pub const WORK_TAKE_MAX: u64 = 2_000;
 /// How long a worker sleeps where there is nothing to do, in milliseconds: so much later an entry may reach the database.
 pub const WORK_IDLE_MILLIS: u64 = 5;
 
+/// The same where there has been nothing to do for a while, in milliseconds: each look costs Redis some 50 µs.
+pub const WORK_REST_MILLIS: u64 = 20;
+
+/// How often a worker looks for wishes of operators', in milliseconds.
+pub const WORK_WISH_MILLIS: u64 = 50;
+
 /// How long one that stands by sleeps between two attempts at the lease, in milliseconds: so long nobody may work after a
 /// lease has ended.
 pub const WORK_STANDBY_MILLIS: u64 = 100;

@@ -15,6 +15,16 @@ use crate::support::{PATIENCE, Tool, free_port, tail, within};
 /// How long a command of ours may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// That of the user as whom gates and workers come.
+pub const PASSWORD: &str = "least";
+
+/// What the documents say that gates and workers need, and no more.
+fn least_rights() -> &'static str {
+    const DOCUMENT: &str = include_str!("../../docs/operations.md");
+    let line = DOCUMENT.lines().find_map(|line| line.strip_prefix("ACL SETUSER forebay on >choose-one "));
+    line.expect("the line with the user's rights")
+}
+
 /// Where Redis keeps the parts of its append-only file.
 const AOF: &str = "appendonlydir";
 
@@ -42,6 +52,7 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(self.folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--daemonize", "no"]);
+        command.args(["--user", &format!("forebay on >{PASSWORD} {}", least_rights())]);
         // It rewrites the file when a scenario says so.
         command.args(["--auto-aof-rewrite-percentage", "0", "--enable-debug-command", "local"]).args(settings);
         let child = command.stdin(Stdio::null()).stdout(log).spawn().expect("redis-server, which ./test installs");

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::orders::{Row, Rows};
-use crate::redis::Redis;
+use crate::redis::{PASSWORD, Redis};
 use crate::support::http::{self, Answer, Request};
 use crate::support::postgres::Postgres;
 use crate::support::proxy::Proxy;
@@ -48,7 +48,7 @@ impl Node {
         let site = Site::new()
             .role(role)
             .text("buffer.kind", "redis")
-            .text("redis.url", &format!("redis://127.0.0.1:{redis}"))
+            .text("redis.url", &format!("redis://forebay:{PASSWORD}@127.0.0.1:{redis}"))
             .text("redis.timeout", "1s")
             .text("redis.lease", "2s")
             .text("cache.redis_ttl", "3s")

@@ -50,6 +50,7 @@ pub(super) struct Chores {
     key: HashKey,
     gates: Every,
     registering: Option<JoinHandle<Result<Vec<gates::Change>, StoreError>>>,
+    wishes: Every,
     wish: Option<(wishes::Asked, JoinHandle<LetterDone>)>,
     carts: Every,
     /// Buyers of whose carts everything is in the database, perhaps.
@@ -66,6 +67,7 @@ impl Chores {
             key,
             gates: Every::millis(limits::WORK_GATES_MILLIS),
             registering: None,
+            wishes: Every::millis(limits::WORK_WISH_MILLIS),
             wish: None,
             carts: Every::millis(limits::WORK_CARTS_MILLIS),
             settled: Vec::new(),
@@ -108,6 +110,7 @@ impl Chores {
             wishes::answer(connection, &asked, &done)?;
         }
         if self.wish.is_none()
+            && self.wishes.is_due()
             && let Some(asked) = wishes::next(connection)?
         {
             let published = term.published.clone();

@@ -49,9 +49,12 @@ struct Running {
     /// The last entry that Redis had when it was last looked at, and when that is due again.
     seq: Seq,
     look: Instant,
+    /// The pause after which entries are looked for next where there were none.
+    rest: Duration,
 }
 
 const IDLE: Duration = Duration::from_millis(limits::WORK_IDLE_MILLIS);
+const REST: Duration = Duration::from_millis(limits::WORK_REST_MILLIS);
 const STANDBY: Duration = Duration::from_millis(limits::WORK_STANDBY_MILLIS);
 
 impl Worker {
@@ -72,6 +75,7 @@ impl Worker {
             last: None,
             seq: Seq(0),
             look: tick(),
+            rest: IDLE,
         };
         while !self.is_over(&running) {
             let pause = if self.lease.paused.load(Ordering::Relaxed) { IDLE } else { self.turn(&mut running) };
@@ -217,7 +221,9 @@ impl Worker {
         if self.stopping.is_set() && running.last.is_none() {
             running.last = Some(term::status(connection)?.seq);
         }
-        Ok(if more { Duration::ZERO } else { IDLE })
+        let is_idle = !more && term.backlog(running.seq).ahead == 0;
+        running.rest = if is_idle { (running.rest * 2).min(REST) } else { IDLE };
+        Ok(if more { Duration::ZERO } else { running.rest })
     }
 
     /// Takes the lease, if nobody has it.

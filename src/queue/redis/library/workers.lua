@@ -2,7 +2,7 @@
 
 -- KEYS: meta. ARGV: nonce, clock, worker incarnation, a position, entries at most, microseconds that the lease lasts. The
 -- oldest entries after that position, to this worker alone until its lease ends or it gives it back; to a worker that has
--- the lease, again. Where the partition is not open there are none, but the lease is had. Answers nonce, epoch, retired,
+-- the lease, again: it is prolonged where half of it is over, for to write is to sync, and an idle worker asks often. Where the partition is not open there are none, but the lease is had. Answers nonce, epoch, retired,
 -- seq, 1 where it is open, then the entries; one word where another worker has the lease.
 local function take(keys, args)
   local now = now_micros(args[2])
@@ -10,7 +10,10 @@ local function take(keys, args)
   if lease[1] and lease[1] ~= args[3] and tonumber(lease[2]) > now then
     return { args[1], "TAKEN" }
   end
-  redis.call("HSET", keys[1], "worker", args[3], "until", text(now + tonumber(args[6])))
+  local length = tonumber(args[6])
+  if lease[1] ~= args[3] or tonumber(lease[2]) - now < length / 2 then
+    redis.call("HSET", keys[1], "worker", args[3], "until", text(now + length))
+  end
   local meta = read_meta(keys[1], "")
   local answer = { args[1], meta[3] or "0", meta[5] or "0", meta[4] or "0", "0" }
   if closed(keys[1], meta) then

@@ -142,10 +142,7 @@ impl Bundle {
     ) -> Result<Unbundled, ProtocolError> {
         let accepted = |n: u32| Outcome::Accepted { seq: first.plus(n.into()), at, amount: self.price };
         let all = |refusal: Refusal| {
-            Ok(Unbundled {
-                outcomes: self.ends.iter().map(|_| Outcome::Refused(refusal)).collect(),
-                accepted: 0,
-            })
+            Ok(Unbundled { outcomes: self.ends.iter().map(|_| Outcome::Refused(refusal)).collect(), accepted: 0 })
         };
         match answer {
             Value::BulkString(word) if word == b"A" => {
