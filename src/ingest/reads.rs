@@ -219,7 +219,10 @@ pub(super) async fn look(door: &Rc<Door>, id: ClaimId) -> Result<Seen, Problem> 
             return Ok(seen.with_end(&found));
         }
         let before = app.buffer.retired();
-        if let Some(stored) = app.cache.claim(id, || app.store.claim(id)).await.map_err(unavailable)? {
+        // How far the database is can't be told then either, so what the caches have may be too old.
+        let stored =
+            if is_away { app.store.claim(id).await } else { app.cache.claim(id, || app.store.claim(id)).await };
+        if let Some(stored) = stored.map_err(unavailable)? {
             return Ok(Seen::from(stored).with_end(&found));
         }
         if is_away {

@@ -4,8 +4,8 @@
 //! power cut is never shown.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -81,6 +81,8 @@ pub struct CampaignView {
     filters: ArcSwap<Vec<DayFilter>>,
     /// Whether others may hold claims whom the filters don't know.
     has_strangers: AtomicBool,
+    /// Whether the filters were made of who holds claims under the versions that are shown.
+    knows_holders: Mutex<bool>,
     outcomes: [AtomicU64; ClaimOutcome::ALL.len()],
 }
 
@@ -104,6 +106,7 @@ impl CampaignView {
             stock_version: AtomicU64::new(0),
             filters: ArcSwap::default(),
             has_strangers: AtomicBool::new(false),
+            knows_holders: Mutex::new(false),
             outcomes: Default::default(),
         };
         view.keep_filter(campaign);
@@ -164,8 +167,9 @@ impl CampaignView {
     /// Publishes what was read of the campaign elsewhere. Who holds claims is not known from here on, unless nothing has
     /// changed since [`Self::know_holders`], or nobody ever claimed.
     pub(super) fn update_from_afar(&self, campaign: &Campaign) {
-        let has_changed = (self.version(), self.stock_version()) != (campaign.version, campaign.stock_version);
-        if campaign.acknowledged > 0 && has_changed {
+        let mut knows = self.knows_holders.lock().unwrap_or_else(PoisonError::into_inner);
+        *knows &= (self.version(), self.stock_version()) == (campaign.version, campaign.stock_version);
+        if campaign.acknowledged > 0 && !*knows {
             // Before the rest: whoever is refused by what is new has been looked for.
             self.has_strangers.store(true, Ordering::Release);
         }
@@ -181,8 +185,10 @@ impl CampaignView {
     /// Takes everybody who holds a claim, as it was under these versions of campaign and stock, after which nobody could
     /// claim any more.
     pub(super) fn know_holders(&self, holders: HolderFilter, units: Units, versions: (u64, u64)) {
+        let mut knows = self.knows_holders.lock().unwrap_or_else(PoisonError::into_inner);
         self.filters.store(Arc::new(vec![DayFilter { units, day: 0, filter: Arc::new(holders) }]));
-        if versions == (self.version(), self.stock_version()) {
+        *knows = versions == (self.version(), self.stock_version());
+        if *knows {
             self.has_strangers.store(false, Ordering::Release);
         }
     }
@@ -316,24 +322,34 @@ impl Views {
     pub(super) fn publish_from_afar(&self, read: &[(CampaignNo, Campaign)]) {
         let known = self.current.load_full();
         for (no, campaign) in read {
-            if let Some(view) = known.number(*no) {
+            if let Some(view) = known.number(*no).filter(|view| view.id == campaign.spec.id) {
                 view.update_from_afar(campaign);
             }
         }
-        let mut new: Vec<_> = read.iter().filter(|(no, _)| no.0 as usize >= known.by_no.len()).collect();
+        // One that Redis has lost before anybody was told of it may have left its number to another.
+        let is_new =
+            |(no, campaign): &&(CampaignNo, Campaign)| known.number(*no).is_none_or(|view| view.id != campaign.spec.id);
+        let mut new: Vec<_> = read.iter().filter(is_new).collect();
         if new.is_empty() {
             return;
         }
         new.sort_by_key(|(no, _)| *no);
         let mut index = Index { by_id: known.by_id.clone(), by_no: known.by_no.clone() };
         for (no, campaign) in new {
-            if no.0 as usize == index.by_no.len() {
-                let view = CampaignView::new(*no, campaign);
-                view.has_strangers.store(campaign.acknowledged > 0, Ordering::Release);
-                let view = Arc::new(view);
-                index.by_id.insert(view.id, view.clone());
-                index.by_no.push(view);
+            let at = no.0 as usize;
+            if at > index.by_no.len() {
+                continue;
             }
+            let view = CampaignView::new(*no, campaign);
+            view.has_strangers.store(campaign.acknowledged > 0, Ordering::Release);
+            let view = Arc::new(view);
+            if let Some(lost) = index.by_no.get_mut(at) {
+                index.by_id.remove(&lost.id);
+                *lost = view.clone();
+            } else {
+                index.by_no.push(view.clone());
+            }
+            index.by_id.insert(view.id, view);
         }
         self.current.store(Arc::new(index));
     }

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::run::{Run, Scenario};
 use crate::support::http::{self, Answer, Request};
-use crate::support::sale::{claim, end, flash_sale};
+use crate::support::sale::{batch, claim, end, flash_sale};
 use crate::support::within;
 use crate::world::{ALL, World};
 
@@ -22,8 +22,26 @@ pub const SCENARIOS: &[Scenario] = &[
 
 fn plain(run: &mut Run<'_>) {
     run.takes_all = true;
+    batches_are_decided_in_their_order(run.world, &run.load.campaigns().tag);
     for _ in 0..3 {
         run.calm();
+    }
+}
+
+/// One with a key goes another way to Redis than one without, and neither overtakes the other.
+fn batches_are_decided_in_their_order(world: &World, tag: &str) {
+    let id = format!("order-{tag}");
+    world.create(0, &flash_sale(&id, 100));
+    let both = json!([{"user": "u", "idempotency_key": "k"}, {"user": "u"}, {"user": "v"}, {"user": "v", "idempotency_key": "k"}]);
+    for is_repeated in [false, true] {
+        let answer = ask(world, 0, &batch(&id, &both)).json();
+        let outcomes = answer["outcomes"].as_array().expect("outcomes").clone();
+        let told: Vec<_> =
+            outcomes.iter().map(|one| (one["replayed"].as_bool(), one["problem"]["claim_id"].as_str())).collect();
+        let held = outcomes[0]["claim"]["claim_id"].as_str();
+        assert_eq!(told[..2], [(Some(is_repeated), None), (None, held)], "{answer}");
+        let other = outcomes[2]["claim"]["claim_id"].as_str().or(told[2].1);
+        assert!(other.is_some() && told[3] == (None, other), "{answer}");
     }
 }
 
@@ -61,7 +79,8 @@ fn sold_out(run: &mut Run<'_>) {
     const REFUSALS: usize = 600;
     run.calm();
     run.load.hold();
-    let (id, _) = sell_out(run, 20);
+    let (id, first) = sell_out(run, 20);
+    winners_are_told(run.world, &id, &first);
     run.world.drained();
     // What workers and gates ask for all the time.
     let (start, before) = (Instant::now(), calls(run.world));
@@ -80,8 +99,21 @@ fn sold_out(run: &mut Run<'_>) {
     run.figures.text("refusals", format!("{REFUSALS} in {:.0} ms", took.as_secs_f64() * 1e3));
     run.figures.text("calls", format!("{asked}, without them {expected:.0}"));
     assert!((asked as f64) < expected * 1.5 + 60.0, "{asked} calls, without the refusals it were {expected:.0}");
+    // Gates know by now who holds claims, and ask Redis about nobody else.
+    winners_are_told(run.world, &id, &first);
     run.load.go_on();
     run.calm();
+}
+
+/// Whoever has a claim and asks again is told of it, at every gate, whatever became of the sale.
+fn winners_are_told(world: &World, id: &str, first: &[serde_json::Value]) {
+    for gate in ALL {
+        for (no, held) in first.iter().enumerate() {
+            let answer = ask(world, gate, &claim(id, &format!("first{no}")));
+            answer.expect(409, "already-claimed");
+            assert_eq!(answer.json()["claim_id"], held["claim_id"], "buyer {no} at gate {gate}");
+        }
+    }
 }
 
 /// Waits until the gate says yes to somebody; how long that took.
