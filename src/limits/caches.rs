@@ -23,7 +23,8 @@ pub const CACHE_PAUSE_MILLIS: u64 = 1_000;
 /// Questions that may wait for the cache in Redis; beyond it the database is asked.
 pub const CACHE_ASKS_MAX: usize = 4_096;
 
-/// Questions of one call: with values of a claim's size 20 KB, for which Redis does nothing else for some 50 µs.
+/// Questions of one call: with values of a claim's size 20 KB, for which Redis does nothing else for some 50 µs; with pages of the
+/// largest size 3 MB.
 pub const CACHE_AT_ONCE: usize = 64;
 
 /// Bytes of the largest value that is kept in Redis: a page of 101 claims with long names.

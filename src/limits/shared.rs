@@ -1,6 +1,7 @@
 //! Limits of shared mode: a gate's dealings with Redis.
 
-/// Commands of one call. At 6 µs each a full call holds Redis for 1.5 ms, in which nothing else is done.
+/// Commands of one call. At 6 µs for one that goes by itself a full call holds Redis for 1.5 ms, in which nothing else is done; in
+/// bundles it is half of that.
 pub const LANE_BATCH_MAX: usize = 256;
 
 /// Lanes of a gate where the configuration says 0: one waits for Redis while the other waits for the disk.

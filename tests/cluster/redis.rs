@@ -52,7 +52,7 @@ impl Redis {
         let mut command = Command::new("redis-server");
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--dir"]).arg(self.folder.path());
         command.args(["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--daemonize", "no"]);
-        command.args(["--user", &format!("forebay on >{PASSWORD} {}", least_rights())]);
+        command.args(["--user", "forebay", "on", &format!(">{PASSWORD}")]).args(least_rights().split(' '));
         // It rewrites the file when a scenario says so.
         command.args(["--auto-aof-rewrite-percentage", "0", "--enable-debug-command", "local"]).args(settings);
         let child = command.stdin(Stdio::null()).stdout(log).spawn().expect("redis-server, which ./test installs");

@@ -10,7 +10,7 @@ use rand::Rng;
 
 use crate::draws::{Draws, Wish};
 use crate::gate::{Gate, Said, bytes};
-use crate::looks::Views;
+use crate::looks::{Look, Views};
 use crate::paper::{Answer, DISK, KEY, Paper, name};
 use crate::redis::Redis;
 
@@ -203,6 +203,11 @@ impl Pair {
             }
             self.count("carts loaded");
         }
+        self.compare((&asked, &bundles), &said, &expected, &looks);
+    }
+
+    /// What was answered is what the book decides.
+    fn compare(&mut self, (asked, bundles): (&[Wish], &[Bundle]), said: &Said, expected: &[Answer], looks: &[Look]) {
         let (in_bundles, others) = asked.split_at(said.bundled.len());
         let is_accepted = |outcome: &Outcome| matches!(outcome, Outcome::Accepted { .. });
         if !in_bundles.is_empty() {
@@ -216,7 +221,7 @@ impl Pair {
         let bundled = said.bundled.iter().cloned().map(Answer::Claim);
         let answers =
             bundled.chain(others.iter().zip(&said.answers).map(|(asked, answer)| Self::read(asked, bytes(answer))));
-        for ((answer, expected), asked) in answers.zip(&expected).zip(&asked) {
+        for ((answer, expected), asked) in answers.zip(expected).zip(asked) {
             assert_eq!(&answer, expected, "{asked:?}");
             self.count(name(expected));
         }

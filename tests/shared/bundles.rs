@@ -109,6 +109,32 @@ fn a_bundle_is_accepted_as_far_as_it_can_be() {
 }
 
 #[test]
+fn what_a_call_has_made_is_found_by_its_positions_until_the_database_has_it() {
+    let redis = Redis::start();
+    let gate = &mut sale(&redis, 100);
+    let said = gate.submit_with(START, 1_000_000, &[bundle(PRICE, 0..20)], vec![]).expect("open");
+    assert_eq!((said.first, said.count), (Seq(2), 20));
+    let mine = |gate: &mut Gate, first, count| {
+        let said = gate.submit(START, 1_000_000, vec![protocol::look_entries(Seq(first), count)]).expect("open");
+        assert_eq!(said.count, 0);
+        let found = protocol::looked_waiting(&said.answers[0], Durability::Disk).expect("entries");
+        found.iter().map(|entry| entry.seq.0).collect::<Vec<_>>()
+    };
+    assert_eq!(mine(gate, 2, 20), (2..22).collect::<Vec<_>>());
+    assert_eq!(mine(gate, 20, 9), [20, 21]);
+    assert!(mine(gate, 22, 1).is_empty());
+    let taken = gate.take(START, "w1", Seq(0), 6, 3_600 * SECOND).expect("a lease");
+    let mut retiring = Retiring::new(Seq(0));
+    for (at, item) in &taken.items {
+        let bytes = [&at.0.to_le_bytes()[..], item].concat();
+        retiring.add(&protocol::entry(&bytes, retiring.upto().next(), Durability::Disk).expect("an entry").event);
+    }
+    assert_eq!(gate.retire((START, "w1", 3_600 * SECOND), &retiring, &[]), Word::Ok);
+    assert_eq!(mine(gate, 2, 20), (7..22).collect::<Vec<_>>());
+    assert!(mine(gate, 2, 5).is_empty());
+}
+
+#[test]
 fn a_gate_that_takes_a_campaign_for_another_one_gets_nothing() {
     let redis = Redis::start();
     let gate = &mut sale(&redis, 5);

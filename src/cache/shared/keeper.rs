@@ -16,7 +16,8 @@ use crate::queue::redis::client::{CallError, Connection, Server};
 /// What values' keys begin with, behind the prefix of the partition's keys.
 const KEYS: &str = "cache:";
 
-/// Keeps values for so many milliseconds, and writes them down nowhere: the append-only file is for what must not be lost.
+/// Keeps values for so many milliseconds, and does not write them down: the append-only file is for what must not be lost. Redis
+/// writes there that they have expired.
 const KEEP: &str = "redis.set_repl(redis.REPL_NONE) \
                     for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'PX', ARGV[1]) end";
 

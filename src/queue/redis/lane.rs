@@ -13,6 +13,7 @@ mod batch;
 mod mail;
 mod settle;
 mod turn;
+mod vouch;
 
 use std::io;
 use std::sync::Arc;
@@ -131,8 +132,14 @@ impl Lane {
             if !batch.is_empty() {
                 plant::crash_point("lane.batch");
                 // While it waited for its turn the partition may have been opened anew.
-                self.connect();
-                self.carry_out(&mut batch, &mut postman);
+                if self.connect() {
+                    self.carry_out(&mut batch, &mut postman);
+                } else {
+                    let refused =
+                        batch.drain(..).map(|submission| (submission.ticket, submission.command.not_durable()));
+                    self.answers.extend(refused);
+                    postman.deliver(&mut self.answers);
+                }
             }
             drop(under_way);
             if self.is_over() {

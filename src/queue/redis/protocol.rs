@@ -20,7 +20,9 @@ pub use self::calls::{
     CampaignNow, Changes, LastCall, Submitted, Swept, Taken, changes, hello, submitted, swept, taken,
 };
 pub use self::commands::{LoadedCart, cart, cart_outcome, claim, claim_outcome, end, end_outcome};
-pub use self::looks::{StoredCart, look_balance, look_cart, look_claim, looked_balance, looked_cart, looked_waiting};
+pub use self::looks::{
+    StoredCart, look_balance, look_cart, look_claim, look_entries, looked_balance, looked_cart, looked_waiting,
+};
 pub use self::opening::{GateState, Status, Word, status, word};
 pub use self::retiring::Retiring;
 use super::super::codec;

@@ -1,17 +1,17 @@
 //! One call: many commands in, their outcomes out.
 
-use super::super::super::command::{Command, Look, Looked, Outcome, Refusal};
-use super::super::super::sequencer::{Replies, Submission, Ticket};
+use super::super::super::command::{Command, Look, Looked, Outcome};
+use super::super::super::sequencer::{Replies, Submission};
 use super::super::client::CallError;
 use super::super::protocol::{self, Bundle, LoadedCart, ProtocolError, Submitted};
 use super::mail::Mail;
+use super::settle::Lost;
 use super::{Lane, Postman};
 use crate::clock::Clock;
-use crate::limits;
 use crate::queue::carts::CartBase;
 use crate::queue::redis::gate::GateClock;
 use crate::sale::check_in::Day;
-use crate::sale::{CampaignNo, ClaimId, Seq, Timestamp};
+use crate::sale::{CampaignNo, Seq, Timestamp};
 
 /// Why a call has no outcomes.
 pub(super) enum Failed {
@@ -45,11 +45,11 @@ impl Lane {
             return batch.clear();
         }
         let mail = self.pack(batch);
-        let call = (self.next_nonce(), self.link.as_ref().map(|link| link.epoch));
+        let call = Lost::call(self.next_nonce(), self.link.as_ref().map(|link| link.epoch));
         match self.submit((&mail.bundles, &mail.commands), |lane, submitted| lane.outcomes(batch, &mail, submitted)) {
-            Ok(answers) => {
-                let answers = self.vouch(answers);
-                self.answers.extend(answers);
+            Ok(outcomes) => {
+                let outcomes = self.vouch(batch, outcomes);
+                self.answers.extend(outcomes.into_iter().map(|(at, outcome)| (batch[at].ticket, outcome)));
             }
             Err(Failed::NotKept) => self.answer_all(batch, |command| match command {
                 // What Redis has accepted it has; here nobody can vouch for it.
@@ -67,32 +67,6 @@ impl Lane {
             }
         }
         batch.clear();
-    }
-
-    /// A claim that another gate had accepted may be told here before that gate has written it down, and that gate may never
-    /// come to it: whoever tells of it keeps it, too, as long as it waits.
-    fn vouch(&mut self, mut answers: Vec<(Ticket, Outcome)>) -> Vec<(Ticket, Outcome)> {
-        let gate = self.lanes.gate.clone();
-        let (retired, now) = (gate.retired(), GateClock(gate.clone()).now().0 / 1_000);
-        let is_over = |id: ClaimId| gate.entries() == 0 && id.millis() as i64 + limits::VOUCH_MILLIS < now;
-        let told = |outcome: &Outcome| match outcome {
-            Outcome::Replayed(replay) if replay.seq > retired => Some(replay.claim_id),
-            Outcome::Refused(Refusal::AlreadyClaimed(id)) if !is_over(*id) => Some(*id),
-            _ => None,
-        };
-        let ids: Vec<ClaimId> = answers.iter().filter_map(|(_, outcome)| told(outcome)).collect();
-        if ids.is_empty() {
-            return answers;
-        }
-        if let Err(error) = self.look_for(&ids) {
-            if let Failed::Call(error) = &error {
-                self.failed(error);
-            }
-            for (_, outcome) in answers.iter_mut().filter(|(_, outcome)| told(outcome).is_some()) {
-                *outcome = Outcome::Refused(Refusal::NotDurable);
-            }
-        }
-        answers
     }
 
     fn answer_all(&mut self, batch: &[Submission], outcome: impl Fn(&Command) -> Outcome) {
@@ -144,25 +118,25 @@ impl Lane {
         Ok(())
     }
 
+    /// What became of each, with its place in the batch.
     fn outcomes(
         &self,
         batch: &[Submission],
         mail: &Mail,
         submitted: &Submitted<'_>,
-    ) -> Result<Vec<(Ticket, Outcome)>, ProtocolError> {
+    ) -> Result<Vec<(usize, Outcome)>, ProtocolError> {
         let answers = submitted.answers;
         if answers.len() != mail.others.len() {
             return Err(ProtocolError(format!("{} answers to {} commands", answers.len(), mail.others.len())));
         }
         let views = self.lanes.gate.published().views.load();
         let told = |at: usize, outcome: Outcome| {
-            let submission = &batch[at];
-            if let (Command::Claim(claim), Outcome::Accepted { .. }) = (&submission.command, &outcome)
+            if let (Command::Claim(claim), Outcome::Accepted { .. }) = (&batch[at].command, &outcome)
                 && let Some(view) = views.number(claim.campaign)
             {
                 view.add_holder(claim.user_hash);
             }
-            (submission.ticket, outcome)
+            (at, outcome)
         };
         let bundled = mail.bundled.iter().flatten().zip(&submitted.bundled);
         let mut all: Vec<_> = bundled.map(|(at, outcome)| told(*at, outcome.clone())).collect();

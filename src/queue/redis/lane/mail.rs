@@ -1,11 +1,14 @@
-//! A batch as a call carries it: claims in bundles where they can be, and all else by itself. What arrived together has no order
-//! but that of one buyer's commands, which come one after the other: so bundles may be first.
+//! A batch as a call carries it: claims in bundles where they can be, and all else by itself. Bundles are first, so a buyer's claim is
+//! in none where another one of the same buyer and campaign came before it and is not: one request may carry both, and they are
+//! decided in the order in which they stand there. What different buyers ask at once has no order.
+
+use std::collections::HashSet;
 
 use super::super::super::command::Command;
 use super::super::super::sequencer::Submission;
 use super::super::protocol::Bundle;
 use super::Lane;
-use crate::sale::CampaignNo;
+use crate::sale::{CampaignNo, UserHash};
 
 /// What a call carries.
 #[derive(Default)]
@@ -32,9 +35,11 @@ impl Lane {
     pub(super) fn pack(&self, batch: &[Submission]) -> Mail {
         let views = self.lanes.gate.published().views.load();
         let mut mail = Mail::default();
+        let mut apart: HashSet<(CampaignNo, UserHash)> = HashSet::new();
         for (i, submission) in batch.iter().enumerate() {
             if let Command::Claim(claim) = &submission.command
                 && Bundle::is_plain(claim)
+                && (apart.is_empty() || !apart.contains(&(claim.campaign, claim.user_hash)))
             {
                 let at = mail.bundle(claim.campaign).or_else(|| {
                     let view = views.number(claim.campaign).filter(|view| Bundle::takes(&view.spec.load()))?;
@@ -48,6 +53,9 @@ impl Lane {
                     mail.bundled[at].push(i);
                     continue;
                 }
+            }
+            if let Command::Claim(claim) = &submission.command {
+                apart.insert((claim.campaign, claim.user_hash));
             }
             mail.commands.push(self.encode(&submission.command));
             mail.others.push(i);

@@ -3,11 +3,10 @@
 //! Claims and ends can be told by their ids, whatever has become of the call. A change of a cart can be told by its key; one
 //! without a key stays unknown to whoever asked for it.
 
-use super::super::super::codec;
-use super::super::super::command::{ClaimCommand, Command, Look, Looked, Outcome, Refusal};
+use super::super::super::command::{ClaimCommand, Command, Looked, Outcome, Refusal};
 use super::super::super::sequencer::Submission;
 use super::super::client::CallError;
-use super::super::protocol::{self, ProtocolError};
+use super::super::protocol::LastCall;
 use super::Lane;
 use super::batch::Failed;
 use crate::clock::tick;
@@ -20,13 +19,42 @@ pub(super) struct Unsure {
     claims: Vec<ClaimCommand>,
 }
 
+/// A call whose answer was lost, and what is known of it.
+#[derive(Debug)]
+pub(super) struct Lost {
+    nonce: u64,
+    epoch: Option<u64>,
+    /// It was carried out, or may have been before the partition was opened anew.
+    was_done: bool,
+    /// Which entries it made, where that is known.
+    made: Option<LastCall>,
+}
+
+impl Lost {
+    /// The call `nonce`, under the epoch of its connection.
+    pub(super) fn call(nonce: u64, epoch: Option<u64>) -> Self {
+        Self { nonce, epoch, was_done: false, made: None }
+    }
+
+    /// What the library has of the lane's last call, asked under `epoch`. Once it is known it stays so: whatever is asked later on
+    /// the lane is its last call, then.
+    fn learn(&mut self, last: Option<LastCall>, epoch: u64) {
+        if self.was_done {
+            return;
+        }
+        // A partition that was opened anew since may have forgotten the call.
+        self.made = last.filter(|last| last.nonce == self.nonce && self.epoch == Some(epoch));
+        self.was_done = self.made.is_some() || self.epoch != Some(epoch);
+    }
+}
+
 impl Lane {
-    /// Finds out what became of `batch`, which the call `nonce` carried, and answers it; what can't be found out soon is
+    /// Finds out what became of `batch`, which the lost call carried, and answers it; what can't be found out soon is
     /// answered as unknown, and looked for later.
-    pub(super) fn settle(&mut self, batch: &[Submission], (nonce, epoch): (u64, Option<u64>)) {
+    pub(super) fn settle(&mut self, batch: &[Submission], mut call: Lost) {
         let until = self.patience();
         loop {
-            match self.try_settle(batch, (nonce, epoch)) {
+            match self.try_settle(batch, &mut call) {
                 Ok(()) => return,
                 Err(Failed::NotKept) => break,
                 Err(Failed::Call(error)) => self.failed(&error),
@@ -36,11 +64,7 @@ impl Lane {
             }
             std::thread::sleep(std::time::Duration::from_millis(limits::LANE_RETRY_MILLIS));
         }
-        let claims = batch.iter().filter_map(|submission| match &submission.command {
-            Command::Claim(claim) => Some(*claim),
-            _ => None,
-        });
-        let claims: Vec<_> = claims.collect();
+        let claims = claims_of(batch);
         if !claims.is_empty() {
             self.unsure.push(Unsure { claims });
         }
@@ -53,75 +77,57 @@ impl Lane {
         }));
     }
 
-    fn try_settle(&mut self, batch: &[Submission], (nonce, of): (u64, Option<u64>)) -> Result<(), Failed> {
+    fn try_settle(&mut self, batch: &[Submission], call: &mut Lost) -> Result<(), Failed> {
         let away = || Failed::Call(CallError::Lost("the partition is not open".to_owned()));
         let epoch = self.lanes.gate.epoch().ok_or_else(away)?;
         let last = self.hello(epoch).map_err(Failed::Call)?;
-        // A partition that was opened anew since may have forgotten the call.
-        let was_done = last.is_some_and(|last| last.nonce == nonce) || of != Some(epoch);
-        let found = if was_done { self.found(batch)? } else { Vec::new() };
+        call.learn(last, epoch);
+        let found = self.found(batch, call)?;
         // What was not done is done now; what was done and is not found, is asked for again: it can't be done twice.
-        let mut again = Vec::new();
-        let mut outcomes: Vec<Option<Outcome>> = Vec::with_capacity(batch.len());
-        for submission in batch {
+        let mut again: Vec<usize> = Vec::new();
+        let mut outcomes: Vec<(usize, Outcome)> = Vec::with_capacity(batch.len());
+        for (at, submission) in batch.iter().enumerate() {
             let known = match &submission.command {
                 Command::Claim(claim) => found.iter().find(|c| c.claim_id == claim.claim_id).map(accepted),
-                Command::Cart(cart) if was_done && cart.key.is_none() => Some(Outcome::Unknown),
+                Command::Cart(cart) if call.was_done && cart.key.is_none() => Some(Outcome::Unknown),
                 _ => None,
             };
-            if known.is_none() {
-                again.push(self.encode(&submission.command));
+            match known {
+                Some(outcome) => outcomes.push((at, outcome)),
+                None => again.push(at),
             }
-            outcomes.push(known);
         }
-        let answers = self.submit((&[], &again), |lane, submitted| {
-            let open = batch.iter().zip(&outcomes).filter(|(_, known)| known.is_none()).map(|(s, _)| s);
-            let read = open.zip(submitted.answers).map(|(s, answer)| lane.outcome(&s.command, answer));
-            read.collect::<Result<Vec<_>, ProtocolError>>()
-        })?;
-        let mut answers = answers.into_iter();
-        for (submission, known) in batch.iter().zip(outcomes) {
-            let outcome = known.or_else(|| answers.next().map(|outcome| own(&submission.command, outcome)));
-            self.answers.push((submission.ticket, outcome.unwrap_or(Outcome::Unknown)));
+        if !again.is_empty() {
+            let commands: Vec<Vec<u8>> = again.iter().map(|at| self.encode(&batch[*at].command)).collect();
+            if !call.was_done {
+                call.nonce = self.next_nonce();
+            }
+            let told = self.submit((&[], &commands), |lane, submitted| {
+                let read = again.iter().zip(submitted.answers);
+                read.map(|(at, answer)| Ok((*at, lane.outcome(&batch[*at].command, answer)?))).collect()
+            })?;
+            let told = self.vouch(batch, told);
+            outcomes.extend(told.into_iter().map(|(at, outcome)| (at, own(&batch[at].command, outcome))));
         }
+        self.answers.extend(outcomes.into_iter().map(|(at, outcome)| (batch[at].ticket, outcome)));
         self.ready(true);
         Ok(())
     }
 
-    /// The claims among `batch` that wait for the database, written down here.
-    fn found(&mut self, batch: &[Submission]) -> Result<Vec<Claim>, Failed> {
-        let claims = batch.iter().filter_map(|submission| match &submission.command {
-            Command::Claim(claim) => Some(*claim),
+    /// The claims among `batch` that were accepted and wait for the database. All that the call has made is written down here.
+    fn found(&mut self, batch: &[Submission], call: &Lost) -> Result<Vec<Claim>, Failed> {
+        let claimed = |entry: Entry| match entry.event {
+            Event::Claimed(claim) => Some(claim),
             _ => None,
-        });
-        let ids: Vec<ClaimId> = claims.map(|claim: ClaimCommand| claim.claim_id).collect();
-        self.look_for(&ids)
-    }
-
-    /// Looks for claims among what waits; those that are there are written down here.
-    pub(super) fn look_for(&mut self, ids: &[ClaimId]) -> Result<Vec<Claim>, Failed> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let looks: Vec<Look> = ids.iter().map(|id| Look::Waiting(id.tag())).collect();
-        let commands: Vec<Vec<u8>> = looks.iter().map(|look| self.encode(&Command::Look(*look))).collect();
-        let durability = self.lanes.durability;
-        let entries = self.submit((&[], &commands), |_, submitted| {
-            let each = submitted.answers.iter().map(|answer| protocol::looked_waiting(answer, durability));
-            Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
-        })?;
-        let epoch = self.link.as_ref().map_or(0, |link| link.epoch);
-        let mut found: Vec<Claim> = Vec::new();
-        for Entry { seq, at, event } in entries {
-            let Event::Claimed(claim) = &event else { continue };
-            if ids.contains(&claim.claim_id) && found.iter().all(|known| known.claim_id != claim.claim_id) {
-                let mut bytes = Vec::new();
-                codec::encode(&mut bytes, &event);
-                self.keep(epoch, seq, at, 1, &bytes)?;
-                found.push(*claim);
+        };
+        match call.made {
+            Some(made) => Ok(self.entries_of(made)?.into_iter().filter_map(claimed).collect()),
+            None if call.was_done => {
+                let ids: Vec<ClaimId> = claims_of(batch).iter().map(|claim| claim.claim_id).collect();
+                self.look_for(&ids)
             }
+            None => Ok(Vec::new()),
         }
-        Ok(found)
     }
 
     /// Looks for claims whose callers were told that nobody knows. What is not among what waits is in the database, where a
@@ -150,6 +156,14 @@ impl Lane {
     }
 }
 
+fn claims_of(batch: &[Submission]) -> Vec<ClaimCommand> {
+    let claim = |submission: &Submission| match &submission.command {
+        Command::Claim(claim) => Some(*claim),
+        _ => None,
+    };
+    batch.iter().filter_map(claim).collect()
+}
+
 fn accepted(claim: &Claim) -> Outcome {
     Outcome::Accepted { seq: claim.seq, at: claim.accepted_at, amount: claim.amount }
 }
@@ -164,5 +178,37 @@ fn own(command: &Command, outcome: Outcome) -> Outcome {
         // It is in the database by now, or it would have been found among what waits: whoever asks for it finds it there.
         Outcome::Refused(Refusal::AlreadyClaimed(id)) if id == claim.claim_id => Outcome::Unknown,
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sale::Seq;
+
+    fn last(nonce: u64) -> Option<LastCall> {
+        Some(LastCall { nonce, first: Seq(7), count: 2 })
+    }
+
+    #[test]
+    fn what_is_known_of_a_lost_call_stays_known() {
+        let mut call = Lost::call(10, Some(3));
+        call.learn(last(9), 3);
+        assert!(!call.was_done && call.made.is_none(), "it never arrived");
+        call.learn(last(10), 3);
+        assert_eq!((call.was_done, call.made), (true, last(10)));
+        // The looks for it are the lane's last call now.
+        call.learn(last(11), 3);
+        assert_eq!((call.was_done, call.made), (true, last(10)));
+    }
+
+    #[test]
+    fn a_partition_that_was_opened_anew_may_have_forgotten_a_call_that_it_has_carried_out() {
+        let mut call = Lost::call(10, Some(3));
+        call.learn(None, 4);
+        assert!(call.was_done && call.made.is_none());
+        call = Lost::call(10, Some(3));
+        call.learn(last(10), 4);
+        assert!(call.was_done && call.made.is_none(), "positions of another epoch say nothing");
     }
 }

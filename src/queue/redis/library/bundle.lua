@@ -4,7 +4,7 @@
 -- all of one.
 
 local BUNDLE_HEAD = "<I4I4i8" -- campaign, claims, price (-1: none); then of each claim its tag (6 bytes)
-local TAGS_AT, TAG_BYTES = 18, 6
+local TAGS_AT = 18
 
 -- The claims that a bundle holds one by one, where it can't be accepted as a whole: letters, and details of the refusals in
 -- the order of their claims.

@@ -1,7 +1,7 @@
 -- What gates call.
 
 -- By their letters, but for claims (c) and bundles of them (C), of which there are most.
-local KINDS = { m = move_asked, a = admin, t = cart, f = look_claim, u = look_cart, b = look_balance,
+local KINDS = { m = move_asked, a = admin, t = cart, f = look_claim, e = look_entries, u = look_cart, b = look_balance,
   p = look_campaign }
 
 -- Runs `work` and writes what it gathered; a fault in it fences the partition, whatever it had written by then. `lane` is

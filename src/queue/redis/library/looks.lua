@@ -14,6 +14,20 @@ local function look_claim(ctx, tag)
   return found
 end
 
+-- What waits of the entries from a position on, so many: seq, item of the list, seq, item... What this call has made is not in it.
+local function look_entries(ctx, bytes)
+  local first, count = struct.unpack("<I8I4", bytes)
+  local from, found = math.max(first, ctx.retired + 1), {}
+  local upto = math.min(first + count - 1, ctx.before)
+  if from <= upto then
+    local list = ctx.prefix .. "list"
+    for i, item in ipairs(redis.call("LRANGE", list, from - ctx.retired - 1, upto - ctx.retired - 1)) do
+      found[2 * i - 1], found[2 * i] = text(from + i - 1), item
+    end
+  end
+  return found
+end
+
 -- A cart: the position of its last operation, then sku, units, sku, units... Nothing where only the database has it.
 local function look_cart(ctx, user)
   local found, cart = redis.call("HGETALL", ctx.prefix .. "t:" .. user), {}

@@ -59,7 +59,8 @@ local FIRST = "<I4c16i8I2I8i8B" -- units, claim id, amount, receipt key, seq, ti
 local DUE_BYTES = 24
 
 -- By the name of its meta, of each partition that this process has opened: the epoch; seq, its last entry then or since; index,
--- the seqs of waiting claims and ends by tag (one as a number, several as 8 bytes each, ascending), in tables `from` to `to`.
+-- the seqs of waiting claims and ends by tag (one as a number, several as 8 bytes each), in tables `from` to `to`, and in bundles as
+-- they came, under the numbers -`first` to -`last`.
 local opened = {}
 
 local function text(n)
@@ -204,27 +205,37 @@ local function remember(index, tag, seq)
   end
 end
 
--- Remembers the entries of a bundle as they came: `n` tags of 6 bytes from `at` on, the first one's entry at `first`. They
--- are gone through as texts until there is a table of them, which is made when somebody looks: where nobody does, a
--- claim costs nothing here.
-local function remember_many(index, tags, at, n, first)
-  index.last = index.last + 1
-  index[-index.last] = { tags = tags, at = at, first = first, last = first + n - 1 }
+local TAG_BYTES = 6
+-- Claims of a bundle from which on it is left as it is: of a small one the table is as good.
+local BUNDLE_LEFT = 16
+-- Bundles that are left at the most: a look goes through their texts, 100 KB of them.
+local BUNDLES_MAX = 64
+
+local function remember_tags(index, tags, at, first, last)
+  for seq = first, last do
+    remember(index, struct.unpack(">I6", tags, at), seq)
+    at = at + TAG_BYTES
+  end
 end
 
--- Makes tables of the oldest bundles, of so many claims at a time: a look is not to hold everybody else up.
-local TURNED_AT_ONCE = 512
+-- Puts the oldest bundle into the tables.
+local function turn_bundle(index)
+  local raw = index[-index.first]
+  remember_tags(index, raw.tags, raw.at, raw.first, raw.last)
+  index[-index.first] = nil
+  index.first = index.first + 1
+end
 
-local function turn_bundles(index)
-  local turned = 0
-  while index.first <= index.last and turned < TURNED_AT_ONCE do
-    local raw = index[-index.first]
-    for seq = raw.first, raw.last do
-      remember(index, tag_at(raw.tags, raw.at + 6 * (seq - raw.first)), seq)
-    end
-    turned = turned + raw.last - raw.first + 1
-    index[-index.first] = nil
-    index.first = index.first + 1
+-- Remembers the entries of a bundle, `n` tags from `at` on, the first one's entry at `first`. For a while they are left as they
+-- came, and gone through as texts: what the database has by then never costs more.
+local function remember_many(index, tags, at, n, first)
+  if n < BUNDLE_LEFT then
+    return remember_tags(index, tags, at, first, first + n - 1)
+  end
+  index.last = index.last + 1
+  index[-index.last] = { tags = tags, at = at, first = first, last = first + n - 1 }
+  if index.last - index.first >= BUNDLES_MAX then
+    turn_bundle(index)
   end
 end
 
@@ -234,7 +245,7 @@ local function find_in_bundles(index, bytes, retired, seqs)
     local raw = index[-i]
     local at = string.find(raw.tags, bytes, raw.at, true)
     while at do
-      local seq = raw.first + (at - raw.at) / 6
+      local seq = raw.first + (at - raw.at) / TAG_BYTES
       if seq % 1 == 0 and seq > retired then
         seqs[#seqs + 1] = seq
       end
@@ -246,7 +257,6 @@ end
 -- The seqs above `retired` of a tag, which is at the start of `bytes` as in a claim's id; ascending.
 local function remembered(index, bytes, retired)
   local seqs, tag = {}, tag_at(bytes, 1)
-  turn_bundles(index)
   find_in_bundles(index, struct.pack(">I6", tag), retired, seqs)
   for i = index.from, index.to do
     local known = index[i].tags[tag]

@@ -151,7 +151,7 @@ impl Bundle {
                 Ok(Unbundled { outcomes: (0..count).map(accepted).collect(), accepted: count })
             }
             Value::BulkString(word) if word == b"?" => all(Refusal::UnknownCampaign),
-            // What never changes of a campaign is another one's here: the gate is about to hear of a new epoch.
+            // What never changes of a campaign is another one's here. The gate hears so when it looks at campaigns next.
             Value::BulkString(word) if word == b"@" => all(Refusal::NotDurable),
             other => self.one_by_one(list(other)?, accepted, entries),
         }

@@ -248,7 +248,7 @@ pub fn item(at: Timestamp, entry: &[u8]) -> Vec<u8> {
     [&at.0.to_le_bytes()[..], entry].concat()
 }
 
-/// Under which tag an event is in `w`, if it is: claims and their ends.
+/// Under which tag the library finds an event, if it does: claims and their ends.
 pub fn tag(event: &Event) -> Option<[u8; 6]> {
     match event {
         Event::Claimed(claim) => Some(claim.claim_id.tag()),

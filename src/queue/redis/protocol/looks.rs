@@ -12,7 +12,12 @@ pub fn look_claim(tag: [u8; 6]) -> Vec<u8> {
     [&b"f"[..], &tag].concat()
 }
 
-/// Waiting claims and ends, the oldest first.
+/// Asks for what waits of the `count` entries from `first` on.
+pub fn look_entries(first: Seq, count: u32) -> Vec<u8> {
+    [&b"e"[..], &first.0.to_le_bytes(), &count.to_le_bytes()].concat()
+}
+
+/// Waiting entries, the oldest first: the answer to [`look_claim`] and [`look_entries`].
 ///
 /// # Errors
 /// What is no answer to that.

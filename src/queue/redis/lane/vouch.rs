@@ -1,0 +1,133 @@
+//! Whoever tells of something keeps it. What another gate had accepted may be told here before that gate has written it down, and
+//! that gate may never come to it; the same goes for a call of this one whose answer was lost.
+
+use super::super::super::codec;
+use super::super::super::command::{CartOutcome, Command, Look, MoveDone, Outcome, Refusal};
+use super::super::super::sequencer::Submission;
+use super::super::protocol::{self, LastCall};
+use super::Lane;
+use super::batch::Failed;
+use crate::clock::Clock;
+use crate::limits;
+use crate::queue::redis::gate::GateClock;
+use crate::sale::{Claim, ClaimId, Entry, Event, Seq};
+
+/// What an outcome tells of that may still wait for the database.
+#[derive(Debug, Clone, Copy)]
+enum Told {
+    /// A claim, or its end.
+    Claim(ClaimId),
+    /// The entry at a position.
+    Entry(Seq),
+}
+
+impl Lane {
+    /// Has what `outcomes` tell of be written down here as well. Each comes with the place of its command in `batch`. What can't be
+    /// is not told.
+    pub(super) fn vouch(&mut self, batch: &[Submission], mut outcomes: Vec<(usize, Outcome)>) -> Vec<(usize, Outcome)> {
+        let told: Vec<Option<Told>> =
+            outcomes.iter().map(|(at, outcome)| self.told(&batch[*at].command, outcome)).collect();
+        let all: Vec<Told> = told.iter().copied().flatten().collect();
+        if all.is_empty() {
+            return outcomes;
+        }
+        if let Err(error) = self.keep_told(&all) {
+            if let Failed::Call(error) = &error {
+                self.failed(error);
+            }
+            for ((at, outcome), _) in outcomes.iter_mut().zip(&told).filter(|(_, told)| told.is_some()) {
+                *outcome = batch[*at].command.not_durable();
+            }
+        }
+        outcomes
+    }
+
+    fn told(&self, command: &Command, outcome: &Outcome) -> Option<Told> {
+        let gate = &self.lanes.gate;
+        let (retired, now) = (gate.retired(), GateClock(gate.clone()).now().0 / 1_000);
+        let is_over = |id: ClaimId| gate.entries() == 0 && id.millis() as i64 + limits::VOUCH_MILLIS < now;
+        match outcome {
+            Outcome::Replayed(replay) if replay.seq > retired => Some(Told::Entry(replay.seq)),
+            Outcome::Refused(Refusal::AlreadyClaimed(id)) if !is_over(*id) => Some(Told::Claim(*id)),
+            Outcome::Moved(Ok(MoveDone::Repeated)) => match command {
+                Command::Move(command) => Some(Told::Claim(command.claim_id)),
+                _ => None,
+            },
+            Outcome::Cart(CartOutcome::Replayed(seq)) if *seq > retired => Some(Told::Entry(*seq)),
+            _ => None,
+        }
+    }
+
+    fn keep_told(&mut self, all: &[Told]) -> Result<(), Failed> {
+        let looks: Vec<Vec<u8>> = all
+            .iter()
+            .map(|told| match told {
+                Told::Claim(id) => self.encode(&Command::Look(Look::Waiting(id.tag()))),
+                Told::Entry(seq) => protocol::look_entries(*seq, 1),
+            })
+            .collect();
+        let is_it = |told: &Told, entry: &Entry| match told {
+            Told::Claim(id) => claim_of(&entry.event) == Some(*id),
+            Told::Entry(_) => true,
+        };
+        let found = self.look(&looks)?;
+        for (told, entries) in all.iter().zip(found) {
+            for entry in entries.iter().filter(|entry| is_it(told, entry)) {
+                self.keep_entries(std::slice::from_ref(entry))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes looks whose answers are entries that wait.
+    fn look(&mut self, looks: &[Vec<u8>]) -> Result<Vec<Vec<Entry>>, Failed> {
+        let durability = self.lanes.durability;
+        self.submit((&[], looks), |_, submitted| {
+            submitted.answers.iter().map(|answer| protocol::looked_waiting(answer, durability)).collect()
+        })
+    }
+
+    /// Writes entries down that follow each other and are of one time.
+    fn keep_entries(&self, entries: &[Entry]) -> Result<(), Failed> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let epoch = self.link.as_ref().map_or(0, |link| link.epoch);
+        let mut bytes = Vec::new();
+        entries.iter().for_each(|entry| codec::encode(&mut bytes, &entry.event));
+        self.keep(epoch, first.seq, first.at, entries.len() as u32, &bytes)
+    }
+
+    /// What still waits of the entries that a call made, all of it written down here.
+    pub(super) fn entries_of(&mut self, call: LastCall) -> Result<Vec<Entry>, Failed> {
+        if call.count == 0 {
+            return Ok(Vec::new());
+        }
+        let found = self.look(&[protocol::look_entries(call.first, call.count)])?.concat();
+        self.keep_entries(&found)?;
+        Ok(found)
+    }
+
+    /// Looks for claims among what waits; those that are there are written down here.
+    pub(super) fn look_for(&mut self, ids: &[ClaimId]) -> Result<Vec<Claim>, Failed> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let looks: Vec<Vec<u8>> = ids.iter().map(|id| protocol::look_claim(id.tag())).collect();
+        let mut found: Vec<Claim> = Vec::new();
+        for entry in self.look(&looks)?.concat() {
+            let Event::Claimed(claim) = &entry.event else { continue };
+            if ids.contains(&claim.claim_id) && found.iter().all(|known| known.claim_id != claim.claim_id) {
+                self.keep_entries(std::slice::from_ref(&entry))?;
+                found.push(*claim);
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn claim_of(event: &Event) -> Option<ClaimId> {
+    match event {
+        Event::Claimed(claim) => Some(claim.claim_id),
+        Event::Moved(moved) => Some(moved.claim_id),
+        _ => None,
+    }
+}
