@@ -20,7 +20,8 @@ const IDENTITY: Identity = Identity { journal: 7, hash_key: HASH.0 };
 
 fn open(folder: &Path, cursor: Option<Seq>) -> Live<RealDisk> {
     let mut progress = |_, _| {};
-    let start = Start { options: Options::default(), memory_max: u64::MAX, cursor, progress: &mut progress };
+    let start =
+        Start { options: Options::default(), memory_max: u64::MAX, cursor, known: Seq(0), progress: &mut progress };
     recover(RealDisk::new(folder), IDENTITY, start).expect("a journal")
 }
 

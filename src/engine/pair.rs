@@ -161,10 +161,10 @@ impl Pair {
     }
 
     /// The entry up to which the database is known to have been once; 0 where nothing is known. What the journal has left
-    /// out was in the database then, or it would still be there.
+    /// out was in the database then, or it would still be there; what can't be read is not left out.
     pub fn floor(&self) -> Seq {
         let Some(journal) = &self.journal else { return Seq(0) };
-        let left_out = Seq(journal.first.0 - 1);
+        let left_out = if self.unread.is_some() { Seq(0) } else { Seq(journal.first.0 - 1) };
         self.remembered().map_or(left_out, |cursor| cursor.max(left_out))
     }
 

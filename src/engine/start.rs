@@ -155,7 +155,8 @@ fn replay(
         bar.set_length(total);
         bar.set_position(done);
     };
-    let start_of = Start { options: options(), memory_max, cursor, progress: &mut progress };
+    let known = pair.floor();
+    let start_of = Start { options: options(), memory_max, cursor, known, progress: &mut progress };
     let live = match recover::recover(RealDisk::new(folder), identity, start_of) {
         Ok(live) => live,
         Err(RecoverError::DatabaseAhead { last, .. }) if pair.journal.is_some() => {

@@ -48,9 +48,11 @@ impl<'a> Follower<'a> {
         Self { book, pending: None, wanted: Wanted::AfterSnapshot, empty: (key, memory_max), progress: None }
     }
 
-    /// Publishes to `pending` what the database may not have: all that comes after `cursor`, or all that is kept.
-    pub fn with_pending(mut self, pending: &'a Pending, cursor: Option<Seq>) -> Self {
-        (self.pending, self.wanted) = (Some(pending), cursor.map_or(Wanted::All, Wanted::After));
+    /// Publishes to `pending` what the database may not have: all that comes after `cursor`, or where that is not known all that is
+    /// kept; of that what comes after `known`, which the database was known to have, must not be missing.
+    pub fn with_pending(mut self, pending: &'a Pending, cursor: Option<Seq>, known: Seq) -> Self {
+        let kept = Wanted::Kept { needed_after: known };
+        (self.pending, self.wanted) = (Some(pending), cursor.map_or(kept, Wanted::After));
         self
     }
 
@@ -151,6 +153,8 @@ pub struct Start<'a> {
     pub memory_max: u64,
     /// The last entry that the database has; none where it can't be asked now.
     pub cursor: Option<Seq>,
+    /// The last entry that it is remembered to have; 0 where nothing is.
+    pub known: Seq,
     /// Told how many bytes of how many are read.
     pub progress: &'a mut dyn FnMut(u64, u64),
 }
@@ -187,7 +191,7 @@ pub enum RecoverError {
 pub fn recover<D: Disk>(disk: D, identity: Identity, start: Start<'_>) -> Result<Live<D>, RecoverError> {
     let pending = Pending::new(start.cursor.unwrap_or_default());
     let mut follower = Follower::new(HashKey(identity.hash_key), start.memory_max)
-        .with_pending(&pending, start.cursor)
+        .with_pending(&pending, start.cursor, start.known)
         .with_progress(start.progress);
     let journal = journal::open(disk, start.options, || identity, &mut follower)?;
     let (book, last) = (follower.book, journal.last_seq);

@@ -13,7 +13,7 @@ use forebay::queue::{
     Replies, Sequencer, Settings, Submission, Ticket,
 };
 use forebay::sale::campaign::{AdminState, CampaignPatch};
-use forebay::sale::{CampaignNo, CampaignSpec, Durability, Timestamp};
+use forebay::sale::{CampaignNo, CampaignSpec, Durability, Seq, Timestamp};
 use proptest::prelude::*;
 
 use crate::cases;
@@ -34,7 +34,7 @@ pub fn options() -> Options {
 /// What a start on `disk` gives: the sequencer, and what it publishes to.
 pub fn start<D: Disk>(disk: D, max_entries: u64) -> (Sequencer<D>, Arc<Published>) {
     let mut progress = |_, _| {};
-    let start = Start { options: options(), memory_max: MEMORY, cursor: None, progress: &mut progress };
+    let start = Start { options: options(), memory_max: MEMORY, cursor: None, known: Seq(0), progress: &mut progress };
     let live = recover(disk, IDENTITY, start).unwrap();
     let published = Arc::new(Published::new(live.pending));
     let settings = Settings { durability: Durability::Disk, max_entries, settle_grace: GRACE, release_after: RELEASE };

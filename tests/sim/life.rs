@@ -181,7 +181,8 @@ impl World {
             Some(identity) => now_or_never(self.db.bind(identity.journal)).and_then(Result::ok).map(|p| p.cursor),
             None => Some(Seq(0)),
         };
-        let start = Start { options: self.options.clone(), memory_max: MEMORY_MAX, cursor, progress: &mut |_, _| {} };
+        let (options, memory_max) = (self.options.clone(), MEMORY_MAX);
+        let start = Start { options, memory_max, cursor, known: Seq(0), progress: &mut |_, _| {} };
         let live = recover::recover(self.disk.clone(), known.unwrap_or(fresh), start)?;
         let journal = live.journal;
         let report = &journal.report;

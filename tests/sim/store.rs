@@ -89,8 +89,10 @@ impl Store for SimDb {
     }
 
     async fn requeue(&self, id: u64) -> Result<Dealt, StoreError> {
+        let done = self.transact(true, |inner| Ok(inner.requeue(id)), |first, _| first).await;
+        // Counted when it is over: only then does the drain have the cart forgotten.
         self.lock().requeues += 1;
-        self.transact(true, |inner| Ok(inner.requeue(id)), |first, _| first).await
+        done
     }
 
     async fn discard(&self, id: u64, _: &str, _: &str) -> Result<Dealt, StoreError> {

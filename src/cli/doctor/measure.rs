@@ -191,7 +191,7 @@ pub fn claims(folder: &Path, budget: &Budget) -> anyhow::Result<(ClaimFigures, W
     // The segment is zeroed in large slices: nobody's sync waits behind them here.
     let options = Options { segment_bytes, prepare_slice: 16 << 20, urgent_slice: 16 << 20, ..Options::default() };
     let mut progress = |_, _| {};
-    let start = Start { options, memory_max: u64::MAX, cursor: Some(Seq(0)), progress: &mut progress };
+    let start = Start { options, memory_max: u64::MAX, cursor: Some(Seq(0)), known: Seq(0), progress: &mut progress };
     let live = recover(RealDisk::new(folder), identity, start)?;
     let published = Arc::new(Published::new(live.pending));
     // The promise is always the disk's, whatever is configured: that is what is measured here.

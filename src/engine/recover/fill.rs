@@ -77,7 +77,7 @@ pub(super) async fn drain(
     cursor: Seq,
 ) -> anyhow::Result<()> {
     let (options, mut progress) = (start::options(), |_, _| {});
-    let begin = Start { options, memory_max: u64::MAX, cursor: Some(cursor), progress: &mut progress };
+    let begin = Start { options, memory_max: u64::MAX, cursor: Some(cursor), known: cursor, progress: &mut progress };
     let live = recover(RealDisk::new(data_dir.join("journal")), side.identity, begin)?;
     let published = Arc::new(Published::new(live.pending));
     published.views.publish_all(&live.book);

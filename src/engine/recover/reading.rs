@@ -175,7 +175,7 @@ impl Visitor for Reading {
     }
 
     fn wanted(&self) -> Wanted {
-        Wanted::All
+        Wanted::Kept { needed_after: Seq(u64::MAX) }
     }
 
     fn covered(&mut self, frame: &FrameView<'_>) -> Result<(), ReplayError> {

@@ -127,21 +127,21 @@ pub(super) fn length_or_magic_bit_off(bytes: &[u8], seed: u32) -> bool {
     }
 }
 
-/// Whether changing one bit behind the length, or of the checksum, makes a valid frame of `bytes`: then the frame was
-/// written whole and a bit of it flipped.
+/// Where a bit behind the length, or of the checksum, is that makes a valid frame of `bytes` when it is changed: its byte. Then the
+/// frame was written whole and that bit of it flipped, unless the byte was never written.
 ///
 /// A checksum is linear, so the difference that one flipped bit makes depends on its distance from the end only:
 /// walking from the end visits every bit in one pass. Something else than a flip looks like one with a probability of
 /// (bits of the frame) / 2^32.
-pub(super) fn one_bit_off(bytes: &[u8], seed: u32) -> bool {
-    let Some(header) = Header::parse(bytes) else { return false };
-    let Some(covered) = bytes.get(8..HEADER + header.len as usize) else { return false };
+pub(super) fn one_bit_off(bytes: &[u8], seed: u32) -> Option<usize> {
+    let header = Header::parse(bytes)?;
+    let covered = bytes.get(8..HEADER + header.len as usize)?;
     let wanted = crc32c::crc32c_append(seed, covered) ^ header.crc;
     if wanted.count_ones() == 1 {
-        return true;
+        return Some(4);
     }
     let mut differences: [u32; 8] = std::array::from_fn(|bit| TABLE[1 << bit]);
-    (0..covered.len()).any(|_| {
+    (8..8 + covered.len()).rev().find(|_| {
         let hit = differences.contains(&wanted);
         differences.iter_mut().for_each(|d| *d = (*d >> 8) ^ TABLE[(*d & 0xff) as usize]);
         hit

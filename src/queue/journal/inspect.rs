@@ -144,7 +144,7 @@ impl Visitor for Survey {
     }
 
     fn wanted(&self) -> Wanted {
-        Wanted::All
+        Wanted::Kept { needed_after: Seq(u64::MAX) }
     }
 
     fn covered(&mut self, frame: &FrameView<'_>) -> Result<(), JournalError> {

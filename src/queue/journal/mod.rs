@@ -107,8 +107,12 @@ pub enum Wanted {
     AfterSnapshot,
     /// Those with entries after this seq; it is an error when some are missing.
     After(Seq),
-    /// Whatever is kept.
-    All,
+    /// Whatever is kept. A file that can't be read is passed over where all its entries are up to `needed_after`, and
+    /// otherwise an error: nobody could say whether they are somewhere else.
+    Kept {
+        /// The last entry that is not needed.
+        needed_after: Seq,
+    },
 }
 
 /// Takes what is read.

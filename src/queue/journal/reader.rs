@@ -228,10 +228,10 @@ impl<D: Disk, V: Visitor> Walk<'_, D, V> {
     fn first_segment(&mut self, from: u64) -> Result<u64, OpenError<V::Error>> {
         let (mut first, mut begins) = (from, self.chain.next);
         let wanted = self.visitor.wanted();
-        let (after, strict) = match wanted {
-            Wanted::AfterSnapshot => (Seq(u64::MAX), false),
-            Wanted::After(after) => (after, true),
-            Wanted::All => (Seq(0), false),
+        let (after, strict, needed_after) = match wanted {
+            Wanted::AfterSnapshot => (Seq(u64::MAX), false, Seq(u64::MAX)),
+            Wanted::After(after) => (after, true, after),
+            Wanted::Kept { needed_after } => (Seq(0), false, needed_after),
         };
         while begins > after && begins.0 - after.0 > 1 {
             let number = first - 1;
@@ -244,8 +244,8 @@ impl<D: Disk, V: Visitor> Walk<'_, D, V> {
                 break;
             }
             let header = match self.first_frame(number) {
-                // Nothing follows from a file that is merely kept.
-                Err(JournalError::Damaged { .. }) if !strict => break,
+                // Nothing follows from a file that is merely kept, which its last entry tells: the next file's first follows it.
+                Err(JournalError::Damaged { .. }) if !strict && begins.0 <= needed_after.0.saturating_add(1) => break,
                 header => header?,
             };
             (first, begins) = (number, header.first_seq);

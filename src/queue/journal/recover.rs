@@ -28,7 +28,11 @@ pub(super) fn identity_missing() -> JournalError {
 pub(super) fn begin<D: Disk>(disk: &D, fresh: impl FnOnce() -> Identity) -> Result<(Identity, Found), JournalError> {
     let found = Found::look(disk)?;
     let identity = match identity::load(disk)? {
-        Some(identity) => identity,
+        Some(identity) => {
+            // The start that made it may have died before its name was durable: nothing may be, that can't be read without it.
+            disk.sync_dir().map_err(|e| JournalError::io(format::IDENTITY, "sync the folder of", e))?;
+            identity
+        }
         None if found.is_empty() => identity::create(disk, fresh())?,
         None => return Err(identity_missing()),
     };

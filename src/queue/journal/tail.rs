@@ -58,7 +58,11 @@ pub(super) fn judge(region: &[u8], offset: u64, seed: u32, chain: &Chain, recycl
         // A mark promised nothing, so nothing is lost with it, however it came to differ.
         return torn;
     }
-    if ours && frame::one_bit_off(region, seed) {
+    // The bit may be the only one that its sector had of the frame, and the sector never written. Both explain it; an interrupted write
+    // is what happens.
+    if let Some(at) = frame::one_bit_off(region, seed).filter(|_| ours)
+        && !part_of_sector(&region[..extent], offset, at).iter().all(|&b| b == 0)
+    {
         return Verdict::Altered("one bit of the last frame has flipped since it was written");
     }
     if !recycled && header.is_some() && region[extent - 1] != 0 {
@@ -73,6 +77,13 @@ fn misses_a_sector(extent: &[u8], offset: u64) -> bool {
     let first = (SECTOR - offset % SECTOR) as usize;
     let (head, rest) = extent.split_at(first.min(extent.len()));
     std::iter::once(head).chain(rest.chunks(SECTOR as usize)).any(|p| p.len() >= 8 && p.iter().all(|&b| b == 0))
+}
+
+/// The part of `extent` that shares a sector with its byte `at`.
+fn part_of_sector(extent: &[u8], offset: u64, at: usize) -> &[u8] {
+    let before = (offset + at as u64) % SECTOR;
+    let from = at.saturating_sub(before as usize);
+    &extent[from..(at + (SECTOR - before) as usize).min(extent.len())]
 }
 
 /// What valid frames lie where none should.

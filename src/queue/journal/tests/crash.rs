@@ -143,6 +143,31 @@ fn a_first_start_killed_anywhere_is_a_fresh_start_again() {
 }
 
 #[test]
+fn an_identity_that_only_the_page_cache_had_is_durable_before_any_segment_is() {
+    for first in 1..40 {
+        let disk = MemDisk::default();
+        disk.state().kill_at = Some(first);
+        let _ = open_log(&disk, &small());
+        for second in 1..40 {
+            // The machine goes on, so the second start finds what the first one has made and not synced.
+            let again = disk.after_kill();
+            again.state().kill_at = Some(second);
+            let _ = open_log(&again, &small());
+            for keep in [0, 1, 2, 3] {
+                let mut n = 0;
+                let crashed = again.after_power_cut(|| {
+                    n += 1;
+                    n % 4 != keep
+                });
+                let (recovered, _) =
+                    open_log(&crashed, &small()).unwrap_or_else(|e| panic!("after {first} and {second} changes: {e}"));
+                assert_eq!(recovered.last_seq, Seq(0));
+            }
+        }
+    }
+}
+
+#[test]
 fn a_failed_sync_latches_and_its_frame_is_made_durable_or_cut_by_the_next_start() {
     let disk = MemDisk::default();
     let (mut recovered, _) = open_log(&disk, &small()).unwrap();

@@ -126,6 +126,29 @@ fn missing_sectors_of_the_last_frame_are_a_torn_write_in_zeroed_and_in_recycled_
 }
 
 #[test]
+fn a_last_sector_that_was_never_written_is_a_torn_write_although_it_had_one_bit_of_the_frame() {
+    for (in_it, last) in [(1, 0x10), (5, 0x10), (1, 0x11), (5, 0x11)] {
+        let (disk, log, start) = plain(3);
+        let options = Options { segment_bytes: 64 * 1024, frame_max: 8192, ..small() };
+        let (mut r, _) = open_log(&disk, &options).unwrap();
+        // Of the body so many bytes are in the next sector, all of them zero but the last.
+        let end = (start as usize + HEADER + 100).next_multiple_of(512) + in_it;
+        let mut body = vec![0x41; end - start as usize - HEADER];
+        let len = body.len();
+        body[len - in_it..].fill(0);
+        body[len - 1] = last;
+        let batch = Batch { first_seq: r.writer.next_seq().0, count: 1, body };
+        append(&mut r.writer, &batch, Durability::Disk).unwrap();
+        disk.edit(FIRST, |b| {
+            assert_eq!(b[end - 1], last, "the frame ends there");
+            b[end - in_it..end].fill(0);
+        });
+        let (_, seen) = open_log(&disk, &options).unwrap_or_else(|e| panic!("{in_it} bytes, {last:x}: {e}"));
+        assert_eq!(seen.batches, log);
+    }
+}
+
+#[test]
 fn damage_before_a_valid_frame_names_the_file_the_place_and_what_to_do() {
     let (disk, _, _) = plain(6);
     disk.edit(FIRST, |b| b[4096 + 60..4096 + 90].fill(0));

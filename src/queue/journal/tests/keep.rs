@@ -221,3 +221,32 @@ fn a_damaged_beginning_of_a_segment_that_is_merely_kept_ends_the_look_and_no_sta
         assert_eq!(r.last_seq, last);
     }
 }
+
+#[test]
+fn a_file_that_only_a_snapshot_covers_is_passed_over_where_nobody_needs_it_and_nowhere_else() {
+    let disk = MemDisk::default();
+    let (mut r, _) = open_log(&disk, &small()).unwrap();
+    run(&mut r, 60, Some(1_000_000));
+    drop(r);
+    let needs = |needed_after| {
+        let mut log = Log { kept: Some(Seq(needed_after)), ..Log::default() };
+        open(disk.clone(), small(), || IDENTITY, &mut log).map(|_| log.covered.first().map(|batch| batch.first_seq))
+    };
+    assert_eq!(needs(0).unwrap(), Some(1), "all is kept, from the first entry on");
+    let second = format::segment_name(2);
+    let at = segment::HEADER_BYTES as usize + 40;
+    let spoil = || disk.edit(&second, |bytes| bytes[at] ^= 4);
+    spoil();
+    let error = needs(0).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Journal(JournalError::Damaged { file, .. }) if file.ends_with(&second)),
+        "{error}"
+    );
+    // All of its entries were in the database once, so what is behind it is enough.
+    let begins = needs(u64::MAX).unwrap().expect("later ones are kept");
+    assert!(begins > 1);
+    assert_eq!(needs(begins - 1).unwrap(), Some(begins));
+    assert!(needs(begins - 2).is_err(), "its last entry may be needed");
+    spoil();
+    assert_eq!(needs(0).unwrap(), Some(1));
+}

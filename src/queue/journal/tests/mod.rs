@@ -37,6 +37,7 @@ struct Batch {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Log {
     wanted: Option<Seq>,
+    kept: Option<Seq>,
     covered: Vec<Batch>,
     batches: Vec<Batch>,
     /// How many of the batches the snapshot held.
@@ -74,7 +75,8 @@ impl Visitor for Log {
     }
 
     fn wanted(&self) -> Wanted {
-        self.wanted.map_or(Wanted::AfterSnapshot, Wanted::After)
+        let kept = self.kept.map(|needed_after| Wanted::Kept { needed_after });
+        self.wanted.map(Wanted::After).or(kept).unwrap_or(Wanted::AfterSnapshot)
     }
 
     fn covered(&mut self, frame: &FrameView<'_>) -> std::io::Result<()> {
@@ -92,7 +94,7 @@ impl Visitor for Log {
     }
 
     fn restart(&mut self) {
-        *self = Self { wanted: self.wanted, ..Self::default() };
+        *self = Self { wanted: self.wanted, kept: self.kept, ..Self::default() };
     }
 }
 
