@@ -277,6 +277,8 @@ impl World {
     pub fn settle(&mut self) {
         self.trace.line(|| "the faults end".to_owned());
         self.faulty = false;
+        self.sites = self.disk.changes();
+        self.disk.image(None);
         self.disk.heal();
         self.db.heal();
         self.die(End::PowerCut);

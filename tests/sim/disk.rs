@@ -41,6 +41,9 @@ impl SimDisk {
             life: 0,
             armed: Vec::new(),
             crash_in: None,
+            changes: 0,
+            image: None,
+            imaged: false,
             killed: false,
             capacity: u64::MAX,
             met: false,
@@ -73,6 +76,21 @@ impl SimDisk {
     /// The process dies in the `n`-th change of the disk from now.
     pub fn crash_in(&self, n: u64) {
         self.lock().crash_in = Some(n);
+    }
+
+    /// The process dies in the `n`-th change of the disk from its beginning, the first being 1; in none with `None`.
+    pub fn image(&self, n: Option<u64>) {
+        self.lock().image = n;
+    }
+
+    /// Whether it has died in the change of [`Self::image`]; true once.
+    pub fn take_imaged(&self) -> bool {
+        std::mem::take(&mut self.lock().imaged)
+    }
+
+    /// Changes so far: writes, syncs, and what is done to names.
+    pub fn changes(&self) -> u64 {
+        self.lock().changes
     }
 
     /// Whether it has died so.

@@ -131,6 +131,7 @@ impl World {
             if self.disk.killed() {
                 self.tally.one("crashes inside a recovery");
                 let end = *self.rng.pick(&[End::Kill, End::PowerCut, End::PowerCutLosingAll]);
+                let end = if self.disk.take_imaged() { self.image } else { end };
                 self.end(end);
                 continue;
             }

@@ -4,6 +4,8 @@
 //! - `cargo test --features testing --test sim` runs ten thousand seeds, the planted bugs and the large worlds.
 //! - `FOREBAY_SIM_SEEDS=1000000 cargo test --release --features testing --test sim ten_thousand` is the long run;
 //!   `FOREBAY_SIM_FIRST` gives its first seed.
+//! - `FOREBAY_SIM_IMAGES=1000 cargo test --release --features testing --test sim images` crashes at every change of the disk that so
+//!   many seeds make.
 //! - `FOREBAY_SIM_SEED=… cargo test --features testing --test sim replay -- --nocapture` shows one seed, line by line.
 
 mod carts;
@@ -13,6 +15,7 @@ mod convert;
 mod database;
 mod disk;
 mod ends;
+mod images;
 mod landed;
 mod large;
 mod letters;

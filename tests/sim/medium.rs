@@ -79,6 +79,11 @@ pub struct Inner {
     pub life: u64,
     pub armed: Vec<Armed>,
     pub crash_in: Option<u64>,
+    /// Changes so far, and the one in which the process dies whatever else happens.
+    pub changes: u64,
+    pub image: Option<u64>,
+    /// Whether it has died in that one.
+    pub imaged: bool,
     pub killed: bool,
     pub capacity: u64,
     /// Whether a write has met the end of the room since it was set.
@@ -153,6 +158,12 @@ impl Inner {
 
     /// Counts a change; true where the process dies in it.
     pub fn dies_here(&mut self) -> bool {
+        self.changes += 1;
+        if self.image == Some(self.changes) {
+            (self.killed, self.imaged, self.crash_in) = (true, true, None);
+            self.fire("crash in the chosen change");
+            return true;
+        }
         match &mut self.crash_in {
             Some(0) => {
                 (self.killed, self.crash_in) = (true, None);

@@ -45,7 +45,8 @@ fn be_quiet_inside() {
     });
 }
 
-fn attempt(world: &mut World, run: impl FnOnce(&mut World)) -> Result<(), String> {
+/// Runs a world quietly; the message of the promise that it broke.
+pub fn attempt(world: &mut World, run: impl FnOnce(&mut World)) -> Result<(), String> {
     be_quiet_inside();
     QUIET.set(true);
     let result = catch_unwind(AssertUnwindSafe(|| run(world)));

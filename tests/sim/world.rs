@@ -92,6 +92,10 @@ pub struct World {
     pub io_excused: u64,
     /// Whether anything may still go wrong.
     pub faulty: bool,
+    /// What a crash at the change that was chosen leaves.
+    pub image: End,
+    /// Changes of the disk when the faults ended.
+    pub sites: u64,
 }
 
 /// Takes the answers of a batch that leave while the process lives.
@@ -153,6 +157,8 @@ impl World {
             seen: crate::check::Seen::default(),
             io_excused: 0,
             faulty: true,
+            image: End::Kill,
+            sites: 0,
         }
     }
 
@@ -432,6 +438,7 @@ impl World {
     fn die_somehow(&mut self) {
         let ends = [End::Kill, End::Kill, End::PowerCut, End::PowerCut, End::PowerCutLosingAll];
         let end = *self.rng.pick(&ends);
+        let end = if self.disk.take_imaged() { self.image } else { end };
         self.die(end);
     }
 
