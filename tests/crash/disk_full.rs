@@ -1,59 +1,15 @@
 //! A disk that is full: a small ext4 of its own, and a file that takes what is left of it.
 
-use std::fs::{self, File};
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::fs;
 use std::time::Duration;
 
 use crate::client::Client;
 use crate::ledger::{Ledger, Sold};
+use crate::small_disk::SmallDisk;
 use crate::support::sale::{claim, flash_sale};
 use crate::support::{Site, eventually, within};
 
 const FULL_WITHIN: Duration = Duration::from_secs(300);
-
-/// A file system in a file.
-struct SmallDisk {
-    folder: PathBuf,
-}
-
-fn tool(name: &str, arguments: &[&str]) {
-    let needs = "this test needs root, loop devices, and mkfs.ext4 and mount (Debian: e2fsprogs, mount)";
-    let path = "/usr/sbin:/sbin:/usr/bin:/bin";
-    let output = Command::new(name).args(arguments).env("PATH", path).output();
-    let output = output.unwrap_or_else(|e| panic!("{name}: {e}; {needs}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{name} {arguments:?}: {said}; {needs}");
-}
-
-impl SmallDisk {
-    fn make(place: &Path, mib: u64) -> Self {
-        let (image, folder) = (place.join("disk.img"), place.join("disk"));
-        File::create(&image).and_then(|f| f.set_len(mib << 20)).expect("an image");
-        fs::create_dir(&folder).expect("a folder");
-        tool("mkfs.ext4", &["-q", "-F", image.to_str().expect("a path")]);
-        tool("mount", &["-o", "loop", image.to_str().expect("a path"), folder.to_str().expect("a path")]);
-        Self { folder }
-    }
-
-    /// Takes every block that is left.
-    fn fill(&self) -> PathBuf {
-        let path = self.folder.join("ballast");
-        let mut file = File::create(&path).expect("a file");
-        for size in [64 * 1024, 4 * 1024, 512] {
-            while file.write_all(&vec![7; size]).is_ok() {}
-        }
-        let _ = file.sync_all();
-        path
-    }
-}
-
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
-    }
-}
 
 pub fn run() {
     let place = tempfile::tempdir().expect("a temporary folder");

@@ -27,12 +27,13 @@ const POINTS: [(&str, u64); 7] = [
     ("journal.snapshot_before_rename", 1),
 ];
 
-fn number(name: &str, usual: u64) -> u64 {
+/// A number from the environment.
+pub fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().map_or(usual, |text| text.parse().unwrap_or_else(|e| panic!("{name}={text}: {e}")))
 }
 
 /// Creates campaigns of a round, which a few hundred buyers sell out, and tells the client.
-fn open_sales(server: &Server, client: &mut Client, round: u64, campaigns: &mut Vec<Sold>) {
+pub fn open_sales(server: &Server, client: &mut Client, round: u64, campaigns: &mut Vec<Sold>) {
     let mut open = |definition: serde_json::Value, kind: &str| {
         let id = definition["id"].as_str().expect("an id").to_owned();
         let request = Request::post("/admin/v1/campaigns", &definition);
