@@ -3,6 +3,7 @@
 
 mod caches;
 mod doctor;
+mod overload;
 mod shared;
 mod shared_log;
 mod store;
@@ -10,6 +11,7 @@ mod workers;
 
 pub use caches::*;
 pub use doctor::*;
+pub use overload::*;
 pub use shared::*;
 pub use shared_log::*;
 pub use store::*;

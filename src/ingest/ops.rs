@@ -128,6 +128,11 @@ impl Scrape {
         let waiting = worker.as_ref().map_or_else(|| app.buffer.entries(), |worker| worker.waiting);
         let last = worker.map_or_else(|| app.buffer.retired(), |worker| worker.retired).0 + waiting;
         out.gauge("journal_last_seq", "Position of the last entry", last as f64)?;
+        let (under_way, deciding) = app.buffer.under_way();
+        out.gauge("commands_waiting", "Commands that wait for a decision", (under_way - deciding) as f64)?;
+        out.gauge("commands_deciding", "Commands whose decision is being made and kept", deciding as f64)?;
+        let overloaded = f64::from(u8::from(app.buffer.is_overloaded()));
+        out.gauge("overloaded", "1 while claims are refused because more come than are decided", overloaded)?;
         out.gauge("buffer_entries", "Entries that wait for the database", waiting as f64)?;
         out.gauge("buffer_memory_bytes", "Memory of the entries that wait", pending.bytes() as f64)?;
         out.gauge("buffer_oldest_age_seconds", "Age of the oldest entry that waits", age as f64 / MICROS_PER_SECOND)?;

@@ -25,7 +25,7 @@ const GATHER: Duration = Duration::from_micros(limits::GATHER_MICROS);
 /// Why a command was not taken. Nothing was accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
-    /// The queue to the sequencer is full, or this thread waits for as many outcomes as it may.
+    /// More come than are decided, the queue to the sequencer is full, or this thread waits for as many outcomes as it may.
     #[error("too many commands wait for the sequencer")]
     Overloaded,
     /// Durability can't be given any more.
@@ -99,10 +99,15 @@ impl Front {
         if self.shared.published.fenced.load(Ordering::Relaxed) {
             return Err(SubmitError::NotDurable);
         }
-        let claim = match &command {
-            Command::Claim(claim) => Some((claim.claim_id, claim.user)),
-            Command::Cart(_) | Command::Move(_) | Command::Admin(_) | Command::Look(_) => None,
+        let (claim, may_wait) = match &command {
+            Command::Claim(claim) => (Some((claim.claim_id, claim.user)), false),
+            Command::Cart(_) => (None, false),
+            // Who pays, gives back, operates or asks what became of a claim is not turned away for those who want one.
+            Command::Move(_) | Command::Admin(_) | Command::Look(_) => (None, true),
         };
+        if !may_wait && !self.shared.overload.admits(|| self.shared.queue.len()) {
+            return Err(SubmitError::Overloaded);
+        }
         let unrung = self.unrung.get();
         if unrung == 0 {
             // One look at the clock for all that gathers: it was ready at about the same time.

@@ -25,6 +25,7 @@ pub mod ledger;
 pub mod letters;
 mod looks;
 pub mod mark;
+pub mod overload;
 pub mod pending;
 pub mod published;
 pub mod rebuild;
@@ -53,6 +54,7 @@ pub use self::front::{Answer, Front, SubmitError, Waiting};
 pub use self::handoff::{Doorbell, Mailbox};
 pub use self::ledger::Balance;
 pub use self::looks::{Away, CartNow};
+use self::overload::Overload;
 pub use self::pending::{Lease, Pending};
 use self::redis::gate::Gate;
 pub use self::sequencer::{Published, Replies, Sequencer, Settings, Submission, Ticket};
@@ -73,6 +75,7 @@ pub(crate) mod sync {
 pub(crate) struct Shared {
     queue: ArrayQueue<Submission>,
     bell: Doorbell,
+    overload: Arc<Overload>,
     mailboxes: Vec<Arc<Mailbox<(Ticket, Outcome)>>>,
     published: Arc<Published>,
     /// What this process knows of the Redis in which many of them have their buffer; none where the buffer is its own.
@@ -116,6 +119,7 @@ impl Buffer {
         Self(Arc::new(Shared {
             queue: ArrayQueue::new(limits::QUEUE_MAX),
             bell: Doorbell::default(),
+            overload: Arc::new(Overload::new(if gate.is_some() { limits::LANE_ENOUGH } else { limits::BATCH_MAX })),
             mailboxes: (0..settings.fronts).map(|_| Arc::default()).collect(),
             published,
             gate,
@@ -175,6 +179,17 @@ impl Buffer {
     /// Entries that wait for the database.
     pub fn entries(&self) -> u64 {
         self.0.gate.as_ref().map_or_else(|| self.pending().entries(), |gate| gate.entries())
+    }
+
+    /// Whether claims are refused because more come than are decided.
+    pub fn is_overloaded(&self) -> bool {
+        self.0.overload.is_on()
+    }
+
+    /// Commands that wait for a decision, and those of them that are being decided.
+    pub fn under_way(&self) -> (u64, u64) {
+        let taken = self.0.overload.taken();
+        ((self.0.queue.len() + taken) as u64, taken as u64)
     }
 
     /// Whether durability can't be given any more.

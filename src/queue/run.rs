@@ -65,11 +65,14 @@ pub fn spawn<D: Disk>(
             let go_on = is_more || sequencer.is_sweeping();
             let has_rung = go_on || shared.bell.wait(Some(Duration::from_millis(idle)));
             is_more = take(&shared, &mut batch);
+            let left = if is_more { shared.queue.len() } else { 0 };
+            let under_way = shared.overload.set_out(batch.len(), left);
             let now = clock.now();
             if sequencer.tick(now, crate::clock::steady_micros()) || !batch.is_empty() {
                 plant::crash_point("sequencer.batch");
                 sequencer.step(now, &mut batch, &mut postman);
             }
+            drop(under_way);
             if is_more {
                 continue;
             }

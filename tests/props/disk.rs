@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use forebay::queue::journal::disk::{Disk, DiskFile};
 
@@ -12,6 +13,7 @@ type Bytes = Arc<Mutex<Vec<u8>>>;
 struct Switches {
     fail_sync: bool,
     hold_sync: bool,
+    slow_sync: Duration,
     syncs: u64,
 }
 
@@ -36,6 +38,11 @@ impl MemDisk {
     pub fn hold_syncs(&self, hold: bool) {
         self.switches.0.lock().unwrap().hold_sync = hold;
         self.switches.1.notify_all();
+    }
+
+    /// From now on each sync takes so long.
+    pub fn slow_syncs(&self, time: Duration) {
+        self.switches.0.lock().unwrap().slow_sync = time;
     }
 
     pub fn syncs(&self) -> u64 {
@@ -112,6 +119,7 @@ impl DiskFile for MemFile {
         while switches.hold_sync {
             switches = self.1.1.wait(switches).unwrap();
         }
+        std::thread::sleep(switches.slow_sync);
         if switches.fail_sync { Err(io::Error::other("the disk fails")) } else { Ok(()) }
     }
 

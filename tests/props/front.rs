@@ -7,13 +7,14 @@ use forebay::clock::ScriptedClock;
 use forebay::limits;
 use forebay::queue::journal::disk::{Disk, RealDisk};
 use forebay::queue::{
-    Answer, Buffer, ClaimCommand, Command, Front, Outcome, Refusal, Sequencer, SubmitError, Unsettled, run,
+    Answer, Buffer, ClaimCommand, Command, Front, Look, MoveCommand, Outcome, Refusal, Sequencer, SubmitError,
+    Unsettled, run,
 };
-use forebay::sale::ClaimId;
+use forebay::sale::{CampaignNo, ClaimId, Fate};
 
 use crate::disk::MemDisk;
 use crate::sequencer::start;
-use crate::support::{HASH, NOON, claim, create, sale};
+use crate::support::{HASH, NOON, claim, create, end, sale};
 
 struct House<D: Disk> {
     buffer: Buffer,
@@ -239,4 +240,53 @@ fn after_a_failed_sync_nothing_is_taken_any_more() {
     disk.mend();
     let (_, published) = start(disk, 1_000);
     assert_eq!(published.pending.find(mine).claims.len(), 1);
+}
+
+#[test]
+fn more_claims_than_can_be_decided_are_refused_at_once_and_nothing_else_is() {
+    let disk = MemDisk::default();
+    let mut house = House::new(disk.clone(), LONG);
+    house.begin();
+    on_a_front(&house, async |front| {
+        opened(&front, 1_000_000).await;
+        disk.slow_syncs(Duration::from_millis(50));
+        // Half a second's work and more, at once.
+        let burst: Vec<_> = (0..40_000)
+            .map(|n| front.submit(Command::Claim(claim(0, n, 1, n.into()))).expect("a burst is taken in"))
+            .collect();
+        let mut late = 40_000;
+        while !house.buffer.is_overloaded() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(front.in_flight() > 0, "all were decided, and it was not noticed that they waited too long");
+        }
+        let refused = loop {
+            late += 1;
+            match front.submit(Command::Claim(claim(0, late, 1, late.into()))) {
+                Err(error) => break error,
+                Ok(_) => assert!(front.in_flight() < 60_000, "nothing is refused"),
+            }
+        };
+        assert_eq!(refused, SubmitError::Overloaded);
+        let first = claim(0, 1, 1, 1);
+        let paid = MoveCommand { user: first.user, ..end(0, first.claim_id, Fate::Settled) };
+        let paying = front.submit(Command::Move(Box::new(paid))).expect("who pays is not turned away");
+        let looking = front.submit(Command::Look(Look::Balance(CampaignNo(0)))).expect("who asks is not");
+        for waiting in burst {
+            assert!(matches!(waiting.await, Answer::Decided(Outcome::Accepted { .. })));
+        }
+        assert!(matches!(paying.await, Answer::Decided(Outcome::Moved(Ok(_)))));
+        looking.await;
+        settled(&front).await;
+        // The last answers are here before the sequencer has counted them off.
+        while house.buffer.under_way().0 > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let after = decided(&front, Command::Claim(claim(0, late + 1, 1, 1 << 40))).await;
+        assert!(matches!(after, Outcome::Accepted { .. }), "it goes on at once: {after:?}");
+        disk.slow_syncs(Duration::ZERO);
+        tokio::time::sleep(Duration::from_millis(limits::OVERLOAD_OVER_MILLIS)).await;
+        decided(&front, Command::Claim(claim(0, late + 2, 1, 1 << 41))).await;
+        assert!(!house.buffer.is_overloaded());
+    });
+    house.end();
 }

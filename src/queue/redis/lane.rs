@@ -21,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::super::overload;
 use super::super::run::Postman;
 use super::super::sequencer::{Replies, Submission, Ticket};
 use super::super::{Buffer, Outcome, Shared};
@@ -154,7 +155,7 @@ impl Lane {
     }
 
     /// Takes what has arrived; waits for it a while. Empty where nothing came, or another lane has the turn and ends.
-    fn take(&self, batch: &mut Vec<Submission>) -> Option<UnderWay> {
+    fn take(&self, batch: &mut Vec<Submission>) -> Option<(UnderWay, overload::UnderWay)> {
         let _turn = self.turn.mine();
         let is_ending = || self.shared.stop.load(Ordering::SeqCst);
         if self.shared.queue.is_empty() && !is_ending() {
@@ -163,7 +164,9 @@ impl Lane {
         }
         self.turn.gather(|| self.shared.queue.len() >= limits::LANE_ENOUGH || is_ending());
         self.pop(batch);
-        (!batch.is_empty()).then(|| self.turn.set_out())
+        let left = if batch.len() == limits::LANE_BATCH_MAX { self.shared.queue.len() } else { 0 };
+        let counted = self.shared.overload.set_out(batch.len(), left);
+        (!batch.is_empty()).then(|| (self.turn.set_out(), counted))
     }
 
     fn pop(&self, batch: &mut Vec<Submission>) {

@@ -1,0 +1,22 @@
+//! Limits on what waits for a decision when more comes than can be decided.
+
+/// What a claim may wait for its decision while more come than are decided, in milliseconds. As long as answers take in the 99th
+/// percentile at half load, so that whoever is let in under overload waits about as long as ever.
+pub const OVERLOAD_TARGET_MILLIS: u64 = 20;
+
+/// How long a wait beyond the target may last before claims are refused for it, in milliseconds: a moment in which the disk or
+/// another process held everything up is over by then.
+pub const OVERLOAD_PATIENCE_MILLIS: u64 = 100;
+
+/// The wait that no patience is for, in milliseconds. It bounds what the first moment of an overload does to those who are in it: of ten
+/// seconds' claims one in a hundred.
+pub const OVERLOAD_BURST_MILLIS: u64 = 100;
+
+/// How long the bound stays without being felt, in milliseconds. It costs nothing while it is not, and one that is dropped at the first
+/// quiet moment has to be found again, with a queue of [`OVERLOAD_BURST_MILLIS`] each time.
+pub const OVERLOAD_OVER_MILLIS: u64 = 1_000;
+
+/// Busy time over which the rate is worked out, in milliseconds: several takes of the slowest buffer.
+pub const OVERLOAD_WINDOW_MILLIS: u64 = 100;
+
+const _: () = assert!(OVERLOAD_TARGET_MILLIS < OVERLOAD_BURST_MILLIS && OVERLOAD_WINDOW_MILLIS < OVERLOAD_OVER_MILLIS);
