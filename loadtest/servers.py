@@ -213,6 +213,7 @@ class Forebay(Server):
     durability = "disk"
     stock = STOCK
     others = 0
+    extra = ""  # more tables of the configuration
 
     def start(self):
         self.port, self.admin = free_port(), free_port()
@@ -223,7 +224,7 @@ class Forebay(Server):
             f'[antiscalper]\nuser_rate = "10/s"\n\n'
             f"[buffer]\ndata_dir = {json.dumps(str(data))}\ndurability = \"{self.durability}\"\n\n"
             f"[store]\nurl = {json.dumps(f'sqlite:{data}/forebay.db')}\n\n"
-            f'[shutdown]\ngrace = "1s"\n'
+            f'[shutdown]\ngrace = "1s"\n\n{self.extra}'
         )
         self.launch([self.options.binaries / "forebay", "serve", "--config", config])
         self.wait_until_ready()

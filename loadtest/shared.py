@@ -119,7 +119,7 @@ class Shared:
             f"[buffer]\nkind = \"redis\"\ndata_dir = {json.dumps(str(self.folder / 'data'))}\n\n"
             f"[redis]\nurl = {json.dumps(redis)}\n{accept}\n"
             f"[store]\nurl = {json.dumps(database)}\n\n"
-            f'[shutdown]\ngrace = "1s"\n'
+            f'[shutdown]\ngrace = "1s"\n\n{self.extra}'
         )
         self.launch([self.options.binaries / "forebay", "serve", "--config", config])
         self.wait_until_ready()
