@@ -17,7 +17,7 @@ use forebay::queue::journal::{Identity, Options};
 use forebay::queue::recover::{Start, recover};
 use forebay::queue::{Published, Sequencer, Settings};
 use forebay::receipts::{KeyRing, ReceiptFields};
-use forebay::sale::{CampaignState, Claim, ClaimStatus, Currency, Durability, UserId};
+use forebay::sale::{CampaignState, Claim, ClaimStatus, Currency, Durability, Seq, UserId};
 use support::{BATCH, HASH, NOW, book, claim, created, decide_batch, result_hash, spec};
 
 fn decided(n: u64) -> Claim {
