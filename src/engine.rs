@@ -18,6 +18,7 @@ pub(crate) mod signals;
 mod start;
 mod watch;
 
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -124,6 +125,7 @@ fn embedded(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         takes_claims: true,
         waiters: AtomicUsize::new(0),
         batches: AtomicUsize::new(0),
+        disks: disks(config),
     });
     let servers = Servers::spawn(&app, Some(&config.ingest.listen), &config.ingest.admin_listen, threads as u16)?;
     let ended = control.block_on(async {
@@ -247,6 +249,15 @@ fn antiscalper(config: &Config) -> Antiscalper {
 fn token(config: &Config) -> Option<TokenDigest> {
     let token = &config.ingest.admin_token;
     (!token.is_empty()).then(|| TokenDigest::new(token.expose()))
+}
+
+/// Where this process writes: its own folder, and the database where that is a file.
+fn disks(config: &Config) -> Vec<(&'static str, PathBuf)> {
+    let of_file = |path: &Path| {
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+    };
+    let database = config.store.url.sqlite_path().map(|path| ("database", of_file(path)));
+    [("data", config.buffer.data_dir.clone())].into_iter().chain(database).collect()
 }
 
 fn threads(config: &Config) -> usize {

@@ -332,6 +332,10 @@ pub const END_POLL_MILLIS: u64 = 1_000;
 /// How often a read looks again at a claim whose outcome is unknown, in milliseconds; no entry announces that change.
 pub const UNKNOWN_POLL_MILLIS: u64 = 200;
 
+/// How long after its window a campaign keeps the metrics that only a running sale needs, in microseconds: a day, so that the
+/// morning after still sees the night. Without an end, every campaign there ever was would cost a scraper twice as many series.
+pub const SHOWN_AFTER_END_MICROS: i64 = 86_400_000_000;
+
 /// Rows that an export reads from the database at a time: about 100 KiB of text.
 pub const EXPORT_PAGE: u32 = 500;
 

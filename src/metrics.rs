@@ -1,7 +1,7 @@
 //! Numbers that the engine counts while it runs: plain atomics, one line at the call site. How they look to a scraper is
 //! the admin listener's business.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A number that only grows.
@@ -9,6 +9,11 @@ use std::time::Duration;
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    /// Nothing counted yet.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
@@ -45,6 +50,59 @@ impl Gauge {
         self.0.load(Ordering::Relaxed)
     }
 }
+
+/// Threads that count apart from each other; a further one shares the numbers of one of them, which costs time alone.
+pub const SHARDS: usize = 32;
+
+/// Kinds of answers that are told apart, at most.
+pub const ANSWERS: usize = 48;
+
+/// Counters that every request moves. Each thread has a set of its own, on cache lines that no other writes: one set would
+/// go from core to core with every answer.
+#[derive(Debug, Default)]
+pub struct Answers {
+    shards: [Shard; SHARDS],
+    next: AtomicUsize,
+}
+
+#[derive(Debug)]
+#[repr(align(128))]
+struct Shard([Counter; ANSWERS]);
+
+impl Default for Shard {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Answers {
+    /// A set for a thread that is about to count.
+    pub fn shard(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed) % SHARDS
+    }
+
+    /// Counts an answer of `kind`, below [`ANSWERS`].
+    pub fn count(&self, shard: usize, kind: usize) {
+        self.shards[shard].0[kind].add(1);
+    }
+
+    /// How many there were of `kind`, all threads together.
+    pub fn sum(&self, kind: usize) -> u64 {
+        self.shards.iter().map(|shard| shard.0[kind].get()).sum()
+    }
+}
+
+/// Lines of the log since the process began. The log is the process's and so are they.
+#[derive(Debug)]
+pub struct Logged {
+    /// Something is wrong: somebody has to look.
+    pub errors: Counter,
+    /// Something is not as it should be, and is dealt with.
+    pub warnings: Counter,
+}
+
+/// See [`Logged`].
+pub static LOGGED: Logged = Logged { errors: Counter::new(), warnings: Counter::new() };
 
 /// Buckets a histogram has besides the last, unbounded one.
 pub const BUCKETS: usize = 16;
@@ -117,6 +175,21 @@ pub struct Metrics {
     pub dead_letters: Gauge,
     /// Open connections of the public listener.
     pub connections: Gauge,
+    /// Connections of the public listener that were let in.
+    pub connections_opened: Counter,
+    /// Those of them that were ended because the other side was too slow, by what it was slow at, in the order of the front
+    /// end's own table.
+    pub connections_cut: [Counter; 4],
+    /// How often a listener had to wait because the process had no descriptor or memory for another connection.
+    pub accept_pauses: Counter,
+    /// Answers by listener and status, in the order of the front end's own table.
+    pub answers: Answers,
+    /// Entries of a gate's own journal that are not known to be in the database.
+    pub kept_entries: Gauge,
+    /// Bytes that Redis uses, as of the last look.
+    pub redis_used: Gauge,
+    /// Bytes that Redis may use; 0 where it may use all there are, and before the first look.
+    pub redis_max: Gauge,
     /// Answers of the local cache: found, and not.
     pub cache_hits: Counter,
     /// See [`Self::cache_hits`].
@@ -148,6 +221,13 @@ impl Default for Metrics {
             drain_retries: Counter::default(),
             dead_letters: Gauge::default(),
             connections: Gauge::default(),
+            connections_opened: Counter::default(),
+            connections_cut: Default::default(),
+            accept_pauses: Counter::default(),
+            answers: Answers::default(),
+            kept_entries: Gauge::default(),
+            redis_used: Gauge::default(),
+            redis_max: Gauge::default(),
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
             cache_redis: CacheCounts::default(),
@@ -163,6 +243,20 @@ impl Default for Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn threads_count_answers_apart_and_the_sum_has_all() {
+        let answers = Answers::default();
+        let shards: Vec<_> = (0..=SHARDS).map(|_| answers.shard()).collect();
+        assert_eq!((shards[0], shards[1], shards[SHARDS]), (0, 1, 0), "one thread too many shares the first's");
+        std::thread::scope(|scope| {
+            for shard in &shards {
+                scope.spawn(|| (0..1_000).for_each(|_| answers.count(*shard, 3)));
+            }
+        });
+        assert_eq!((answers.sum(3), answers.sum(4)), (1_000 * (SHARDS as u64 + 1), 0));
+        assert_eq!(align_of::<Shard>() % 128, 0);
+    }
 
     #[test]
     fn a_value_lands_in_the_first_bucket_that_holds_it() {

@@ -47,6 +47,11 @@ impl Antiscalper {
         self.0.keys()
     }
 
+    /// Keys there is room for; 0 where no rate is on.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+
     /// Keys that had to make room for others before they had replenished. When this grows, `max_keys` is too small for
     /// the attack.
     pub fn evictions(&self) -> u64 {
@@ -66,6 +71,6 @@ mod tests {
         assert_eq!((refused.policy, refused.limit, refused.window_seconds), ("user", 3, 3_600));
         assert!(refused.retry_after_seconds() > 0 && refused.retry_after_seconds() <= 1_200 + 1);
         assert_eq!(antiscalper.check(Some("u-2"), None), Ok(()));
-        assert_eq!((antiscalper.keys(), antiscalper.evictions()), (2, 0));
+        assert_eq!((antiscalper.keys(), antiscalper.evictions(), antiscalper.capacity()), (2, 0, 104));
     }
 }

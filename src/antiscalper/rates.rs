@@ -223,6 +223,11 @@ impl<T: Time> Limiter<T> {
         self.stores().map(BoundedStore::len).sum()
     }
 
+    /// Keys there is room for, in both dimensions; 0 where no rate is on.
+    pub fn capacity(&self) -> usize {
+        self.stores().map(BoundedStore::capacity).sum()
+    }
+
     /// Keys that lost their state to others before it had replenished.
     pub fn evictions(&self) -> u64 {
         self.stores().map(BoundedStore::evictions).sum()

@@ -233,6 +233,7 @@ fn app(
         takes_claims,
         waiters: AtomicUsize::new(0),
         batches: AtomicUsize::new(0),
+        disks: super::disks(config),
     }
 }
 
@@ -244,6 +245,8 @@ fn told_by(state: Arc<WorkerState>) -> Box<dyn Fn() -> WorkerNow + Send + Sync> 
             is_ready: state.is_ready(),
             is_active: matches!(phase, Phase::Active { .. }),
             words: phase.to_string(),
+            phase: phase.name(),
+            oldest: backlog.oldest,
             waiting: backlog.waiting,
             retired: backlog.retired,
         }

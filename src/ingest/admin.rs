@@ -16,7 +16,7 @@ use super::body::Whole;
 use super::export::Export;
 use super::reply::{self, Problem, Reply};
 use super::routes::decode;
-use super::{App, Door, dead_letters, ops, reads, request};
+use super::{App, Door, dead_letters, ops, reads, request, scrape};
 use crate::limits;
 use crate::queue::{
     AdminAction, AdminCommand, AdminDone, AdminRefusal, Answer, Away, Balance, CampaignView, Command, Outcome,
@@ -67,7 +67,7 @@ pub async fn answer(door: &Rc<Door>, request: Request<Incoming>) -> Result<Respo
         "/livez" => ops::live(),
         "/readyz" => ops::ready(app),
         "/version" => ops::version(),
-        "/metrics" if request.method() == Method::GET => ops::metrics(&door.app),
+        "/metrics" if request.method() == Method::GET => scrape::metrics(&door.app),
         "/metrics" => return Err(Problem::MethodNotAllowed { allow: "GET" }),
         _ => return Err(Problem::NotFound),
     };

@@ -115,20 +115,34 @@ impl Meter {
         matches!(self.phase.get(), Phase::New | Phase::Idle) && self.stalled.get() == 0
     }
 
-    fn is_overdue(&self) -> bool {
+    /// At what it is too slow, if it is.
+    fn overdue(&self) -> Option<Slow> {
         let now = self.clock.get();
         if self.stalled.get() != 0 && now - self.stalled.get() > ticks(limits::WRITE_STALL_MILLIS) {
-            return true;
+            return Some(Slow::Taking);
         }
-        let longest = match self.phase.get() {
-            Phase::New => limits::FIRST_BYTE_MILLIS,
-            Phase::Head => limits::HEAD_DEADLINE_MILLIS,
-            Phase::Idle => limits::IDLE_MILLIS,
-            Phase::Busy => return false,
+        let (slow, longest) = match self.phase.get() {
+            Phase::New => (Slow::Silent, limits::FIRST_BYTE_MILLIS),
+            Phase::Head => (Slow::Head, limits::HEAD_DEADLINE_MILLIS),
+            Phase::Idle => (Slow::Idle, limits::IDLE_MILLIS),
+            Phase::Busy => return None,
         };
-        now - self.since.get() > ticks(longest)
+        (now - self.since.get() > ticks(longest)).then_some(slow)
     }
 }
+
+/// What a connection was ended for; the order is that in which they are counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(usize)]
+enum Slow {
+    Silent,
+    Head,
+    Idle,
+    Taking,
+}
+
+/// The names of what connections are ended for, as metrics have them.
+pub(super) const CUTS: [&str; 4] = ["silent", "slow-head", "idle", "not-reading"];
 
 /// A request that is being answered.
 #[derive(Debug)]
@@ -155,6 +169,7 @@ pub struct Connections {
 struct Place {
     meter: Rc<Meter>,
     task: Option<AbortHandle>,
+    counted: Option<Arc<Metrics>>,
 }
 
 impl Default for Connections {
@@ -173,7 +188,7 @@ impl Connections {
     /// Takes a connection in; it is out when the returned value is dropped. `counted` has the gauge that shows it.
     pub fn enter(self: &Rc<Self>, counted: Option<Arc<Metrics>>) -> Entered {
         let meter = Rc::new(Meter::new(self.clock.clone()));
-        let place = Some(Place { meter: meter.clone(), task: None });
+        let place = Some(Place { meter: meter.clone(), task: None, counted: counted.clone() });
         let mut places = self.places.borrow_mut();
         let at = self.free.borrow_mut().pop().unwrap_or_else(|| {
             places.push(None);
@@ -183,6 +198,7 @@ impl Connections {
         self.open.set(self.open.get() + 1);
         if let Some(metrics) = &counted {
             metrics.connections.inc();
+            metrics.connections_opened.add(1);
         }
         Entered { table: self.clone(), at, meter, counted }
     }
@@ -202,7 +218,13 @@ impl Connections {
     /// Sets the time, in milliseconds since the thread began, and ends what is overdue; with `draining` also what rests.
     pub fn sweep(&self, millis: u64, draining: bool) {
         self.clock.set(1 + millis / limits::CONNECTION_TICK_MILLIS);
-        self.end(|meter| meter.is_overdue() || (draining && meter.is_at_rest()));
+        self.end(|place| {
+            let slow = place.meter.overdue();
+            if let (Some(slow), Some(metrics)) = (slow, &place.counted) {
+                metrics.connections_cut[slow as usize].add(1);
+            }
+            slow.is_some() || (draining && place.meter.is_at_rest())
+        });
     }
 
     /// Ends all.
@@ -210,10 +232,10 @@ impl Connections {
         self.end(|_| true);
     }
 
-    fn end(&self, which: impl Fn(&Meter) -> bool) {
+    fn end(&self, which: impl Fn(&Place) -> bool) {
         // Aborting only schedules: the tasks' own `Entered` leave the table later, not under this borrow.
         for place in self.places.borrow().iter().flatten() {
-            if which(&place.meter)
+            if which(place)
                 && let Some(task) = &place.task
             {
                 task.abort();
@@ -313,13 +335,13 @@ mod tests {
             let meter = entered.meter.clone();
             for second in 0..10 {
                 meter.received();
-                assert!(!meter.is_overdue(), "after {second} s");
+                assert_eq!(meter.overdue(), None, "after {second} s");
                 table.sweep(second * 1_000 + 1_000, false);
             }
             table.sweep(10_200, false);
-            assert!(meter.is_overdue());
+            assert_eq!(meter.overdue(), Some(Slow::Head));
             drop(meter.begin());
-            assert!(!meter.is_overdue(), "the next request has its own time");
+            assert_eq!(meter.overdue(), None, "the next request has its own time");
         });
     }
 

@@ -25,6 +25,7 @@ pub mod reads;
 pub mod reply;
 pub mod request;
 pub mod routes;
+mod scrape;
 pub mod server;
 pub mod session;
 pub mod waits;
@@ -32,22 +33,24 @@ pub mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use hyper::HeaderMap;
 use hyper::header::HeaderValue;
+use hyper::{HeaderMap, Response};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use self::reply::Problem;
 use crate::antiscalper::Antiscalper;
 use crate::antiscalper::address::TrustedProxies;
 use crate::cache::local::LocalCache;
 use crate::clock::Clock;
 use crate::queue::{Buffer, Front};
 use crate::receipts::KeyRing;
-use crate::sale::{Durability, Seq};
+use crate::sale::{Durability, Seq, Timestamp};
 use crate::store::Database;
 
 /// What all front-end threads share.
@@ -92,6 +95,8 @@ pub struct App {
     pub waiters: AtomicUsize,
     /// Batches of claims under way.
     pub batches: AtomicUsize,
+    /// Folders on the disks whose room is told, and by which name.
+    pub disks: Vec<(&'static str, PathBuf)>,
 }
 
 /// What brings entries of a shared buffer into the database, as far as this process does it.
@@ -103,8 +108,12 @@ pub struct WorkerNow {
     pub is_active: bool,
     /// What it does, in words.
     pub words: String,
+    /// The same in a word, of which there are few.
+    pub phase: &'static str,
     /// Entries that are not in the database, as far as it knows.
     pub waiting: u64,
+    /// When the oldest of them was decided that it has read.
+    pub oldest: Option<Timestamp>,
     /// The last one that is.
     pub retired: Seq,
 }
@@ -137,6 +146,8 @@ pub struct Door {
     pub front: Rc<Front>,
     random: RefCell<StdRng>,
     request: Cell<u64>,
+    /// Where this thread counts answers.
+    shard: usize,
 }
 
 impl Door {
@@ -144,7 +155,20 @@ impl Door {
     pub fn new(app: Arc<App>, front: Rc<Front>) -> Rc<Self> {
         let mut random = StdRng::from_os_rng();
         let request = Cell::new(random.random());
-        Rc::new(Self { app, front, random: RefCell::new(random), request })
+        let shard = app.buffer.metrics().answers.shard();
+        Rc::new(Self { app, front, random: RefCell::new(random), request, shard })
+    }
+
+    /// Counts an answer of one of the listeners.
+    pub(crate) fn answered<B>(&self, is_public: bool, reply: &Response<B>) {
+        self.app.buffer.metrics().answers.count(self.shard, reply::kind_of(is_public, reply));
+    }
+
+    /// Counts a refusal that is written without the service: the head could not be read, or there was no place for the connection.
+    pub(crate) fn refused(&self, is_public: bool, problem: &Problem) {
+        let metrics = self.app.buffer.metrics();
+        metrics.refusals[problem.index()].add(1);
+        metrics.answers.count(self.shard, problem.kind_of(is_public));
     }
 
     /// 64 bits that nobody can guess.

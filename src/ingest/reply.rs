@@ -11,6 +11,7 @@ use super::document::{number, plain, text};
 use super::request::KEY_HEADER;
 use crate::antiscalper::rates::Refused;
 use crate::limits;
+use crate::metrics::ANSWERS;
 use crate::queue::{AdminRefusal, Refusal};
 use crate::receipts::KeyRing;
 use crate::sale::{CampaignId, ClaimId, FieldError, Timestamp};
@@ -104,6 +105,11 @@ impl Problem {
     pub fn index(&self) -> usize {
         let slug = self.kind().0;
         SLUGS.iter().position(|s| *s == slug).unwrap_or(SLUGS.len() - 1)
+    }
+
+    /// Under which number its answer is counted.
+    pub fn kind_of(&self, is_public: bool) -> usize {
+        kind(is_public, self.kind().1)
     }
 
     fn kind(&self) -> Kind {
@@ -242,6 +248,25 @@ impl Problem {
             _ => {}
         }
     }
+}
+
+/// The statuses that are told apart, in the order in which answers are counted: what is answered most often is found first. The
+/// last stands for any other.
+pub const STATUSES: [&str; 23] = [
+    "202", "409", "200", "429", "503", "404", "304", "201", "204", "400", "401", "403", "405", "408", "413", "415",
+    "422", "431", "500", "501", "504", "505", "other",
+];
+
+const _: () = assert!(2 * STATUSES.len() <= ANSWERS);
+
+/// Under which number an answer is counted: those of the public listener first.
+pub fn kind_of<B>(is_public: bool, reply: &Response<B>) -> usize {
+    kind(is_public, reply.status())
+}
+
+fn kind(is_public: bool, status: StatusCode) -> usize {
+    let place = STATUSES.iter().position(|known| *known == status.as_str()).unwrap_or(STATUSES.len() - 1);
+    if is_public { place } else { STATUSES.len() + place }
 }
 
 /// Every slug, in the order in which refusals are counted.

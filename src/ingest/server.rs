@@ -381,6 +381,7 @@ async fn accept_all<R: Routes, L: Listener>(thread: &Rc<Thread>, listener: &L) -
                 if pause == limits::ACCEPT_PAUSE_MILLIS.0 {
                     tracing::error!(%error, "out of descriptors or memory for connections; new ones wait");
                 }
+                thread.door.app.buffer.metrics().accept_pauses.add(1);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
                 pause = (pause * 2).min(limits::ACCEPT_PAUSE_MILLIS.1);
             }
@@ -397,7 +398,7 @@ fn admit<R: Routes, L: Listener>(thread: &Rc<Thread>, stream: L::Stream, peer: I
         (thread.connections.open() as u64, limits::ADMIN_CONNECTIONS_MAX)
     };
     if open >= most {
-        metrics.refusals[Problem::Overloaded.index()].add(1);
+        thread.door.refused(R::IS_PUBLIC, &Problem::Overloaded);
         // Whoever does not get the words sees the connection closed, which says the same.
         let _ = L::turn_away(stream, &wire::last_words(Problem::Overloaded, &thread.door));
         return;

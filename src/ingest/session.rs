@@ -103,7 +103,7 @@ where
 {
     let meter = entered.meter.clone();
     let Ok((first, is_http2)) = wire::sniff(&mut stream, &meter).await else { return };
-    let wire = Wire::new(stream, first, thread.door().clone(), meter.clone(), thread.scratch());
+    let wire = Wire::new(stream, first, thread.door().clone(), meter.clone(), thread.scratch(), R::IS_PUBLIC);
     let session = Rc::new(Session { thread: thread.clone(), meter: meter.clone(), peer });
     let service = service_fn(move |request| respond::<R>(session.clone(), Box::new(request)));
     if !is_http2 {
@@ -182,6 +182,7 @@ async fn respond<R: Routes>(session: Rc<Session>, request: Asked) -> Result<Resp
     if cors.is_some() {
         cors::permit(origin, &mut reply);
     }
+    session.door().answered(R::IS_PUBLIC, &reply);
     // Where the bounds of a message are in doubt, nothing behind it can be trusted to be one.
     if is_http1 && (is_unsound || session.thread.is_stopping()) {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));

@@ -59,6 +59,8 @@ pub struct Wire<S> {
     lengths: LengthLines,
     /// What goes out in place of hyper's own refusal.
     instead: Bytes,
+    /// Of which listener it is.
+    is_public: bool,
 }
 
 /// A thread's buffer for [`Wire`].
@@ -68,8 +70,16 @@ pub fn scratch() -> Rc<RefCell<Vec<u8>>> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// `first` has been read from `stream` already.
-    pub fn new(stream: S, first: Bytes, door: Rc<Door>, meter: Rc<Meter>, scratch: Rc<RefCell<Vec<u8>>>) -> Self {
-        Self { stream, first, door, meter, scratch, lengths: LengthLines::default(), instead: Bytes::new() }
+    pub fn new(
+        stream: S,
+        first: Bytes,
+        door: Rc<Door>,
+        meter: Rc<Meter>,
+        scratch: Rc<RefCell<Vec<u8>>>,
+        is_public: bool,
+    ) -> Self {
+        let (lengths, instead) = (LengthLines::default(), Bytes::new());
+        Self { stream, first, door, meter, scratch, lengths, instead, is_public }
     }
 
     fn received(&mut self, bytes: &[u8]) {
@@ -111,7 +121,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
         let this = &mut *self;
         if this.instead.is_empty() {
             let Some(problem) = bare_refusal(bytes) else { return this.poll_send(cx, bytes) };
-            this.door.app.buffer.metrics().refusals[problem.index()].add(1);
+            this.door.refused(this.is_public, &problem);
             this.instead = last_words(problem, &this.door);
         }
         // hyper learns that its own bytes went out once ours have.

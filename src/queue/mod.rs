@@ -171,9 +171,19 @@ impl Buffer {
         self.0.unknowns.get(id)
     }
 
+    /// Entries that may wait for the database.
+    pub fn max_entries(&self) -> u64 {
+        self.0.max_entries
+    }
+
+    /// Whether claims are refused for want of room where they are kept: on the journal's disk, or in Redis' memory.
+    pub fn is_out_of_room(&self) -> bool {
+        self.0.published.disk_full.load(Ordering::Relaxed)
+    }
+
     /// Whether claims are refused because too many entries wait, or the journal's disk is full.
     pub fn is_full(&self) -> bool {
-        self.entries() >= self.0.max_entries || self.0.published.disk_full.load(Ordering::Relaxed)
+        self.entries() >= self.0.max_entries || self.is_out_of_room()
     }
 
     /// Entries that wait for the database.

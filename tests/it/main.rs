@@ -27,6 +27,7 @@ mod export;
 mod folders;
 mod kinds;
 mod life;
+mod metrics;
 mod outages;
 mod panics;
 mod postgres;

@@ -78,6 +78,10 @@ fn slow_clients_are_cut_in_time_and_hold_nobody_up() {
         reader.join().expect("cut in time");
     });
     assert_eq!(server.metric("forebay_connections").map(|n| n < 20.0), Some(true), "connections are left over");
+    for (cause, least) in [("silent", 1.0), ("slow-head", 4.0), ("not-reading", 1.0)] {
+        let cut = server.metric(&format!("forebay_connections_cut_total{{cause=\"{cause}\"}}"));
+        assert!(cut.is_some_and(|cut| cut >= least), "{cause}: {cut:?} were counted");
+    }
 }
 
 /// Asks for much and reads nothing: the server must not keep its answers for ever.

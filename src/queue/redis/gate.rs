@@ -198,6 +198,8 @@ impl Gate {
     pub fn saw_memory(&self, used: u64, most: u64) {
         let is_spare = most == 0 || used < most / 100 * limits::CACHE_MEMORY_PERCENT;
         self.spare_memory.store(is_spare, Ordering::Relaxed);
+        self.published.metrics.redis_used.set(used);
+        self.published.metrics.redis_max.set(most);
     }
 
     /// Whether Redis had so much room when it was last asked that other things than claims may be kept there.

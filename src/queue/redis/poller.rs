@@ -140,6 +140,9 @@ impl Rounds {
         } else {
             self.wait_for_opening(connection, &status)?;
         }
+        let metrics = &gate.published().metrics;
+        metrics.journal_disk_bytes.set(self.poller.kept.bytes());
+        metrics.kept_entries.set(self.poller.kept.unretired());
         if gate.epoch().is_some() {
             self.poller.feed.refresh(connection)?;
             self.watch_memory(connection)?;

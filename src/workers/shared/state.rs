@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use crate::sale::Seq;
+use crate::sale::{Seq, Timestamp};
 
 /// What a worker is doing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +27,22 @@ pub enum Phase {
     Stuck(String),
     /// It was told to end.
     Stopped,
+}
+
+impl Phase {
+    /// Its name, without what goes with it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Preparing(_) => "preparing",
+            Self::Away(_) => "away",
+            Self::Standby => "standby",
+            Self::Opening(_) => "opening",
+            Self::Active { .. } => "active",
+            Self::Ending(_) => "ending",
+            Self::Stuck(_) => "stuck",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 impl fmt::Display for Phase {
@@ -53,6 +69,8 @@ pub struct Backlog {
     pub ahead: u64,
     /// The last entry that Redis knows to be in the database.
     pub retired: Seq,
+    /// When the oldest entry was decided that this worker has read and not written; it reads the oldest first.
+    pub oldest: Option<Timestamp>,
 }
 
 /// What a worker is doing, for other threads.

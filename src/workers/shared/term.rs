@@ -335,7 +335,8 @@ impl Term {
     /// What is left, as far as is known without asking.
     pub(super) fn backlog(&self, seq: Seq) -> Backlog {
         let (retired, ahead) = (self.ahead.told, self.published.pending.entries());
-        Backlog { waiting: seq.max(self.ahead.fed).0 - retired.0, ahead, retired }
+        let oldest = self.published.pending.oldest();
+        Backlog { waiting: seq.max(self.ahead.fed).0 - retired.0, ahead, retired, oldest }
     }
 }
 
