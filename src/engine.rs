@@ -13,6 +13,7 @@ pub mod recover;
 mod remember;
 mod role;
 mod sample;
+mod service;
 mod shared;
 pub(crate) mod signals;
 mod start;
@@ -45,6 +46,7 @@ use crate::store::Store;
 use crate::workers::pool::{DrainHandle, DrainSettings};
 use remember::{Remember, RememberThread};
 pub use role::Role;
+use service::Service;
 pub use shared::server as shared_server;
 use start::Started;
 use watch::Watch;
@@ -79,8 +81,9 @@ fn embedded(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     memory::raise_open_files();
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let memory_max = memory::budget();
+    let service = Service::begin();
     let Started { folder, receipts, store, gate, pair, identity, live, published } =
-        start::begin(config, &control, memory_max)?;
+        start::begin(config, &control, memory_max, &service)?;
     let report = live.journal.report;
     let owners = control.block_on(store.cart_owners(None, 0)).map_or(0, |(_, count)| count);
     cart_owners::begin(&published, owners);
@@ -131,7 +134,7 @@ fn embedded(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     let ended = control.block_on(async {
         let (recovered, retired) = (report.last_seq, drain.retired());
         tokio::task::spawn_local(cart_owners::enter_all(published, store.clone(), key, retired, recovered));
-        serve(&app, &servers, config, options, &report, &watch).await
+        serve(&app, &servers, config, options, &report, (&watch, &service)).await
     });
     app.draining.store(true, Ordering::SeqCst);
     let parts = Parts { servers, buffer, sequencer, drain, remembering, janitor, watch };
@@ -191,7 +194,7 @@ async fn serve(
     config: &Config,
     options: RunOptions,
     report: &Report,
-    watch: &Watch,
+    (watch, service): (&Watch, &Service),
 ) -> anyhow::Result<()> {
     // The last front: the ones before are the listeners' threads'.
     let front = app.buffer.front(threads(config) as u16 + 1);
@@ -207,8 +210,8 @@ async fn serve(
     {
         println!("{}", sample::line(public));
     }
-    // Nobody may be listening: then this does nothing.
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let _turning = turning(app);
+    service.serving(app);
     let ended = tokio::select! {
         signal = signals::first() => {
             tracing::info!(signal = signal?, "asked to stop");
@@ -218,8 +221,19 @@ async fn serve(
         panicked = watch.panicked(&app.retired) => Err(panicked.into()),
     };
     signals::second_ends_at_once();
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    service.stopping(app, config.shutdown.grace);
     ended
+}
+
+/// Has this thread, which hears signals and fatal news, count while it drives its tasks; until what is given back is dropped.
+fn turning(app: &App) -> crate::pulse::Entered {
+    tokio::task::spawn_local(async {
+        loop {
+            crate::pulse::beat();
+            tokio::time::sleep(Duration::from_millis(limits::PULSE_TICK_MILLIS)).await;
+        }
+    });
+    app.buffer.metrics().pulses.enter("control", Duration::from_millis(limits::PULSE_MILLIS))
 }
 
 fn sequencer_settings(config: &Config) -> Settings {

@@ -11,6 +11,7 @@ pub mod config;
 pub mod limits;
 pub mod metrics;
 pub mod plant;
+pub mod pulse;
 
 pub mod antiscalper;
 pub mod queue;

@@ -4,6 +4,7 @@
 mod caches;
 mod doctor;
 mod overload;
+mod service;
 mod shared;
 mod shared_log;
 mod store;
@@ -12,6 +13,7 @@ mod workers;
 pub use caches::*;
 pub use doctor::*;
 pub use overload::*;
+pub use service::*;
 pub use shared::*;
 pub use shared_log::*;
 pub use store::*;

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::pulse::Pulses;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -155,6 +157,8 @@ pub struct CacheCounts {
 /// Everything that is counted, apart from what belongs to one campaign.
 #[derive(Debug)]
 pub struct Metrics {
+    /// The threads that the node can't do without, and whether they turn.
+    pub pulses: Pulses,
     /// From the claim's submission to its outcome's arrival at the front end, nanoseconds.
     pub ack: Histogram,
     /// Entries a journal write.
@@ -211,6 +215,7 @@ pub struct Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self {
+            pulses: Pulses::default(),
             ack: Histogram::new(50_000),
             commit_entries: Histogram::new(1),
             journal_sync: Histogram::new(25_000),

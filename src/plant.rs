@@ -74,19 +74,19 @@ mod switches {
     type Wanted = Option<(String, u64)>;
 
     /// Ends the process by SIGKILL where `FOREBAY_CRASH_AT` is `name` (the first time) or `name:N` (the N-th time); panics
-    /// where `FOREBAY_PANIC_AT` is.
+    /// where `FOREBAY_PANIC_AT` is; never goes on where `FOREBAY_HANG_AT` is.
     pub fn crash_point(name: &'static str) {
-        static WANTED: OnceLock<[Wanted; 2]> = OnceLock::new();
+        static WANTED: OnceLock<[Wanted; 3]> = OnceLock::new();
         static SEEN: OnceLock<Mutex<HashMap<&'static str, u64>>> = OnceLock::new();
         let wanted = WANTED.get_or_init(|| {
-            ["FOREBAY_CRASH_AT", "FOREBAY_PANIC_AT"].map(|variable| {
+            ["FOREBAY_CRASH_AT", "FOREBAY_PANIC_AT", "FOREBAY_HANG_AT"].map(|variable| {
                 let text = std::env::var(variable).ok()?;
                 let (name, times) = text.split_once(':').unwrap_or((&text, "1"));
                 Some((name.to_owned(), times.parse().unwrap_or(1)))
             })
         });
-        let [crash, panic] = wanted.each_ref().map(|w| w.as_ref().filter(|(wanted, _)| wanted == name));
-        if crash.is_none() && panic.is_none() {
+        let [crash, panic, hang] = wanted.each_ref().map(|w| w.as_ref().filter(|(wanted, _)| wanted == name));
+        if crash.is_none() && panic.is_none() && hang.is_none() {
             return;
         }
         let count = {
@@ -98,6 +98,9 @@ mod switches {
         if crash.is_some_and(|(_, times)| *times == count) {
             // SIGKILL, not abort: nothing of this process may run any more, exactly as in a real kill.
             let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        }
+        while hang.is_some_and(|(_, times)| *times == count) {
+            std::thread::park();
         }
         assert!(panic.is_none_or(|(_, times)| *times != count), "a panic was asked for at {name}");
     }

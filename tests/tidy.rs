@@ -13,11 +13,12 @@ const LAYERS: &[&[&str]] = &[
     &["cache"],
     &["antiscalper", "queue", "store"],
     &["receipts", "config"],
-    &["sale", "limits", "clock", "metrics", "plant"],
+    &["sale", "limits", "clock", "metrics", "plant", "pulse"],
 ];
 
 /// Within the lowest layer, who may use whom.
-const GROUND: &[(&str, &[&str])] = &[("sale", &["limits"]), ("clock", &["sale"]), ("receipts", &["sale"])];
+const GROUND: &[(&str, &[&str])] =
+    &[("sale", &["limits"]), ("clock", &["sale"]), ("receipts", &["sale"]), ("metrics", &["pulse"])];
 
 /// Files that decide without doing: never async, and no clock, no log line, no I/O.
 const PURE: &[&str] = &[

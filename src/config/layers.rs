@@ -24,9 +24,9 @@ const ENV_PREFIX: &str = "FOREBAY_";
 /// The log filter (`forebay=debug`): not a setting, because logging begins before settings are read.
 pub const LOG_VARIABLE: &str = "FOREBAY_LOG";
 
-/// Where a crash test ends the process, and how small its segments are; known to test builds only, so that a production
+/// Where a test ends the process, or has it panic or hang, and how small its segments are; known to test builds only, so that a production
 /// binary refuses them.
-const TEST_VARIABLES: [&str; 3] = ["FOREBAY_CRASH_AT", "FOREBAY_PANIC_AT", "FOREBAY_SEGMENT_BYTES"];
+const TEST_VARIABLES: [&str; 4] = ["FOREBAY_CRASH_AT", "FOREBAY_PANIC_AT", "FOREBAY_HANG_AT", "FOREBAY_SEGMENT_BYTES"];
 
 /// Settings by key path, such as `ingest.listen`.
 pub(super) type Settings = BTreeMap<String, Value>;

@@ -14,8 +14,9 @@ use std::time::Duration;
 use tokio::runtime::LocalRuntime;
 
 use super::role::Role;
+use super::service::Service;
 use super::watch::Watch;
-use super::{RunOptions, antiscalper, folder, memory, sample, signals, threads, token};
+use super::{RunOptions, antiscalper, folder, memory, sample, signals, threads, token, turning};
 use crate::config::{BufferKind, Config};
 use crate::ingest::auth::Authenticator;
 use crate::ingest::cors::Cors;
@@ -53,7 +54,8 @@ pub(super) fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     let control = tokio::runtime::Builder::new_current_thread().enable_all().build_local(Default::default())?;
     let folder = folder::open_shared(&config.buffer.data_dir)?;
     let server = server(config)?.ok_or_else(|| anyhow::anyhow!("buffer.kind is not \"redis\""))?;
-    let facts = reach(&server, config)?;
+    let service = Service::begin();
+    let facts = reach(&server, config, &service)?;
     let mode = if role.is_worker() { Mode::ReadWrite } else { Mode::ReadOnly };
     let store = Arc::new(Database::of(&config.store, mode)?);
     let watch = Watch::new();
@@ -62,7 +64,7 @@ pub(super) fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         true => Some(begin_work(config, &server, &store, &published, &watch)?),
         false => None,
     };
-    let (member, receipts) = belong(config, &control, &store)?;
+    let (member, receipts) = belong(config, &control, &store, &service)?;
     let gate = Gate::new(member.gate, server.clone(), published.clone());
     let key = HashKey(member.hash_key);
     let buffer = Buffer::shared(buffer_settings(config, key), published.clone(), gate.clone());
@@ -76,7 +78,7 @@ pub(super) fn run(config: &Config, options: RunOptions) -> anyhow::Result<()> {
     let app = Arc::new(app(config, parts, &store, receipts, worker.as_ref(), role.is_gate()));
     let public = role.is_gate().then_some(&config.ingest.listen);
     let servers = Servers::spawn(&app, public, &config.ingest.admin_listen, threads as u16)?;
-    let ended = control.block_on(serve(&app, &servers, config, options, &facts, &watch));
+    let ended = control.block_on(serve(&app, &servers, config, options, &facts, (&watch, &service)));
     app.draining.store(true, Ordering::SeqCst);
     let ended = stop(config, servers, buffer, running, worker, &watch, ended);
     caches.stop();
@@ -98,7 +100,7 @@ pub fn server(config: &Config) -> anyhow::Result<Option<Server>> {
 }
 
 /// Waits until Redis can be asked, and refuses one that forgets.
-fn reach(server: &Server, config: &Config) -> anyhow::Result<Facts> {
+fn reach(server: &Server, config: &Config, service: &Service) -> anyhow::Result<Facts> {
     let mut told = None;
     loop {
         match server.connect().and_then(|mut connection| Facts::read(&mut connection)) {
@@ -126,6 +128,7 @@ fn reach(server: &Server, config: &Config) -> anyhow::Result<Facts> {
                     tracing::warn!(redis = server.name(), %error, "waiting for Redis");
                     told = Some(error);
                 }
+                service.step(|| format!("waiting for Redis at {}", server.name()));
                 std::thread::sleep(Duration::from_millis(limits::REACH_MILLIS));
             }
         }
@@ -158,7 +161,12 @@ fn begin_work(
 
 /// Who this process is among the others, and the keys that all sign with: from its folder, or else from the database, which
 /// a worker makes ready.
-fn belong(config: &Config, control: &LocalRuntime, store: &Database) -> anyhow::Result<(Membership, KeyRing)> {
+fn belong(
+    config: &Config,
+    control: &LocalRuntime,
+    store: &Database,
+    service: &Service,
+) -> anyhow::Result<(Membership, KeyRing)> {
     let data_dir = &config.buffer.data_dir;
     let known = secrets::load(data_dir)?;
     let mut told = false;
@@ -188,6 +196,7 @@ fn belong(config: &Config, control: &LocalRuntime, store: &Database) -> anyhow::
                         found.err().map_or("no worker has made it ready yet".to_owned(), |error| error.to_string());
                     tracing::warn!(database = store.name(), why, "waiting for the database, once: it tells who we are");
                 }
+                service.step(|| format!("waiting for the database {}", store.name()));
                 std::thread::sleep(Duration::from_millis(limits::REACH_MILLIS));
             }
         }
@@ -354,7 +363,7 @@ async fn serve(
     config: &Config,
     options: RunOptions,
     facts: &Facts,
-    watch: &Watch,
+    (watch, service): (&Watch, &Service),
 ) -> anyhow::Result<()> {
     app.ready.store(true, Ordering::SeqCst);
     let mut first = std::pin::pin!(signals::first());
@@ -378,8 +387,8 @@ async fn serve(
     {
         println!("{}", sample::line(public));
     }
-    // Nobody may be listening: then this does nothing.
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+    let _turning = turning(app);
+    service.serving(app);
     let ended = tokio::select! {
         signal = first => {
             tracing::info!(signal = signal?, "asked to stop");
@@ -389,7 +398,7 @@ async fn serve(
         panicked = watch.panicked(&app.retired) => Err(panicked.into()),
     };
     signals::second_ends_at_once();
-    let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+    service.stopping(app, config.shutdown.grace);
     ended
 }
 

@@ -11,8 +11,10 @@ use tokio::runtime::LocalRuntime;
 use super::folder::{self, Folder};
 use super::pair::{Gate, Pair};
 use super::recover::note;
+use super::service::Service;
 use crate::config::Config;
 use crate::limits;
+use crate::plant;
 use crate::queue::Book;
 use crate::queue::journal::disk::RealDisk;
 use crate::queue::journal::{Identity, Options, Recovered};
@@ -56,7 +58,12 @@ pub(super) struct Replayed {
 ///
 /// # Errors
 /// Why nothing may start.
-pub(super) fn begin(config: &Config, control: &LocalRuntime, memory_max: u64) -> anyhow::Result<Started> {
+pub(super) fn begin(
+    config: &Config,
+    control: &LocalRuntime,
+    memory_max: u64,
+    service: &Service,
+) -> anyhow::Result<Started> {
     let data_dir = &config.buffer.data_dir;
     let folder = folder::open(data_dir)?;
     note::refuse(data_dir)?;
@@ -79,7 +86,7 @@ pub(super) fn begin(config: &Config, control: &LocalRuntime, memory_max: u64) ->
     // journal holds is taken to wait, as long as that is only what it needs.
     let at_least = Some(pair.floor()).filter(|floor| *floor > Seq(0) && !config.buffer.keep_journal.is_zero());
     let cursor = known.as_ref().map(|(cursor, _)| *cursor).or(at_least);
-    let (live, pending) = replay(&folder.journal, identity, cursor, memory_max, &mut pair)?;
+    let (live, pending) = replay(&folder.journal, identity, cursor, (memory_max, service), &mut pair)?;
     pair.check().map_err(anyhow::Error::msg)?;
     let published = Arc::new(Published::new(pending));
     if let Some((cursor, totals)) = known {
@@ -140,7 +147,7 @@ fn replay(
     folder: &Path,
     identity: Identity,
     cursor: Option<Seq>,
-    memory_max: u64,
+    (memory_max, service): (u64, &Service),
     pair: &mut Pair,
 ) -> anyhow::Result<(Replayed, Pending)> {
     let bar = ProgressBar::new(0);
@@ -154,7 +161,10 @@ fn replay(
     let mut progress = |done, total| {
         bar.set_length(total);
         bar.set_position(done);
+        service.step(|| format!("recovering the journal: {done} of {total} bytes"));
+        plant::crash_point("start.recovering");
     };
+    service.step(|| "recovering the journal".to_owned());
     let known = pair.floor();
     let start_of = Start { options: options(), memory_max, cursor, known, progress: &mut progress };
     let live = match recover::recover(RealDisk::new(folder), identity, start_of) {

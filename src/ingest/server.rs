@@ -33,6 +33,7 @@ use crate::clock;
 use crate::config::AdminAddr;
 use crate::limits;
 use crate::plant;
+use crate::pulse;
 
 /// Why the listeners could not be started, or one of them ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -164,6 +165,8 @@ impl Start {
         let report = Report { name: name.clone(), tell: self.tell };
         std::thread::Builder::new().name(name).spawn(move || {
             let _guard = OnPanic(report.clone());
+            let patience = Duration::from_millis(limits::PULSE_MILLIS);
+            let _pulse = self.app.buffer.metrics().pulses.enter(&report.name, patience);
             let mut builder = tokio::runtime::Builder::new_current_thread();
             builder.enable_all().event_interval(limits::EVENT_INTERVAL);
             let built = builder.build_local(Default::default());
@@ -266,6 +269,7 @@ impl Thread {
         let mut swept = 0;
         loop {
             every.tick().await;
+            pulse::beat();
             plant::crash_point("ingest.tick");
             self.door.front.sweep();
             let millis = start.elapsed().as_millis() as u64;

@@ -19,6 +19,7 @@ use super::sequencer::Published;
 use crate::clock::{Clock, SystemClock};
 use crate::limits;
 use crate::plant;
+use crate::pulse;
 
 /// Runs the janitor until it is told to stop.
 pub struct JanitorThread {
@@ -44,6 +45,8 @@ impl JanitorThread {
         let (stop, stopped) = channel();
         let thread = std::thread::Builder::new().name("janitor".to_owned()).spawn(move || {
             let _guard = guard;
+            let patience = Duration::from_millis(limits::PULSE_MILLIS);
+            let _pulse = published.metrics.clone().pulses.enter("janitor", patience);
             // Its work is bulk: it gives way to whatever acknowledges claims.
             let _ = rustix::process::nice(limits::BACKGROUND_NICE);
             let rounds = Rounds {
@@ -106,6 +109,7 @@ impl<D: Disk> Rounds<D> {
     }
 
     fn round(&mut self) -> Result<Duration, JournalError> {
+        pulse::beat();
         plant::crash_point("janitor.round");
         let is_cold = self.warm();
         drop(std::mem::take(&mut *self.published.garbage.lock().unwrap_or_else(PoisonError::into_inner)));

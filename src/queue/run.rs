@@ -11,6 +11,7 @@ use super::{Buffer, Shared};
 use crate::clock::Clock;
 use crate::limits;
 use crate::plant;
+use crate::pulse;
 
 /// Sorts a batch's answers by front end and delivers each its share with one wake.
 pub(super) struct Postman<'a> {
@@ -55,11 +56,14 @@ pub fn spawn<D: Disk>(
     let shared = buffer.0.clone();
     std::thread::Builder::new().name("sequencer".to_owned()).spawn(move || {
         let _guard = guard;
+        let patience = Duration::from_millis(limits::PULSE_MILLIS);
+        let _pulse = shared.published.metrics.pulses.enter("sequencer", patience);
         shared.bell.attach(std::thread::current());
         let mut postman = Postman::new(&shared);
         let mut batch = Vec::with_capacity(limits::SEQUENCER_BATCH_MAX);
         let mut is_more = false;
         loop {
+            pulse::beat();
             // The bell does not ring again for what a full batch left behind, nor for what falls due.
             let idle = if sequencer.is_expiring() { limits::SWEEP_DUE_MILLIS } else { limits::IDLE_MARK_MILLIS };
             let go_on = is_more || sequencer.is_sweeping();

@@ -18,6 +18,8 @@ use super::drain::{Drain, Refresh, Step};
 use super::letters;
 use crate::clock::tick;
 use crate::limits;
+use crate::plant;
+use crate::pulse;
 use crate::queue::Published;
 use crate::sale::Seq;
 use crate::store::{Store, StoreError};
@@ -104,7 +106,12 @@ impl DrainHandle {
                 tracing::warn!(%error, "the drain keeps the priority of the front end");
             }
             match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime.block_on(runner.run(settings.journal, prepare)),
+                Ok(runtime) => {
+                    let patience = Duration::from_millis(limits::PULSE_MILLIS);
+                    let _pulse = runner.published.metrics.clone().pulses.enter("drain", patience);
+                    runtime.spawn(turn());
+                    runtime.block_on(runner.run(settings.journal, prepare));
+                }
                 Err(error) => tracing::error!(%error, "the drain can't start: entries stay in the journal"),
             }
         })?;
@@ -178,6 +185,15 @@ impl Drop for Guard {
     }
 }
 
+/// Counts while this thread drives its tasks. Not a count of batches: one that waits for the database may last as long as
+/// the database is away, and that is no reason to end the node.
+async fn turn() {
+    loop {
+        pulse::beat();
+        tokio::time::sleep(Duration::from_millis(limits::PULSE_TICK_MILLIS)).await;
+    }
+}
+
 struct Runner<S> {
     drain: Drain<S>,
     published: Arc<Published>,
@@ -220,6 +236,7 @@ impl<S: Store> Runner<S> {
     async fn drain(&mut self) {
         let mut gathered = false;
         while !self.over() && !self.fenced.load(Ordering::SeqCst) {
+            plant::crash_point("drain.turn");
             self.count_dead().await;
             letters::serve(&mut self.drain).await;
             let (waiting, stopping) = (self.published.pending.entries(), self.stopping.borrow().is_some());

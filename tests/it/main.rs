@@ -32,6 +32,7 @@ mod outages;
 mod panics;
 mod postgres;
 mod reads;
+mod service;
 mod slow_clients;
 mod wire;
 mod wrong_pair;

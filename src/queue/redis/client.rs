@@ -7,6 +7,7 @@ use redis::io::tcp::TcpSettings;
 use redis::{Cmd, ConnectionLike, IntoConnectionInfo, RedisError, Value, cmd};
 
 use super::LIBRARY;
+use crate::pulse;
 
 /// A Redis, and the partition in it that is ours.
 #[derive(Clone)]
@@ -110,6 +111,7 @@ impl Server {
     /// # Errors
     /// [`CallError::Lost`] or [`CallError::Unready`].
     pub fn connect(&self) -> Result<Connection, CallError> {
+        pulse::beat();
         let connected = self.client.get_connection_with_timeout(self.timeout).map_err(|error| failed(&error))?;
         for set in [connected.set_read_timeout(Some(self.timeout)), connected.set_write_timeout(Some(self.timeout))] {
             set.map_err(|error| CallError::Lost(error.to_string()))?;
@@ -182,6 +184,7 @@ impl Connection {
     /// # Errors
     /// As [`Self::call`].
     pub fn command(&mut self, command: &Cmd) -> Result<Value, CallError> {
+        pulse::beat();
         let answer = self.inner.req_command(command).map_err(|error| failed(&error))?;
         answer.extract_error().map_err(|error| failed(&error))
     }
@@ -191,6 +194,7 @@ impl Connection {
     /// # Errors
     /// As [`Self::call`].
     pub fn pipeline(&mut self, commands: &redis::Pipeline) -> Result<Vec<Value>, CallError> {
+        pulse::beat();
         commands.query(&mut self.inner).map_err(|error| failed(&error))
     }
 

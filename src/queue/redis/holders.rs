@@ -17,6 +17,7 @@ use super::gate::{Gate, GateClock};
 use super::protocol;
 use crate::clock::Clock;
 use crate::limits;
+use crate::pulse;
 use crate::sale::{Units, UserId};
 
 /// The running thread.
@@ -59,7 +60,10 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) {
+        let patience = Duration::from_millis(limits::PULSE_REDIS_MILLIS);
+        let _pulse = self.gate.published().metrics.clone().pulses.enter("holders", patience);
         while !self.stop.load(Ordering::SeqCst) {
+            pulse::beat();
             let now = GateClock(self.gate.clone()).now();
             let views = self.gate.published().views.load().all().to_vec();
             for view in views.iter().filter(|view| view.wants_holders(now)) {

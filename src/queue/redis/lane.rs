@@ -33,6 +33,7 @@ use super::protocol::{self, LastCall};
 use crate::clock::tick;
 use crate::limits;
 use crate::plant;
+use crate::pulse;
 use crate::sale::Durability;
 use settle::Unsure;
 use turn::{Turn, UnderWay};
@@ -120,7 +121,11 @@ impl Lane {
         let shared = self.shared.clone();
         let mut postman = Postman::new(&shared);
         let mut batch = Vec::with_capacity(limits::LANE_BATCH_MAX);
+        let metrics = &self.lanes.gate.published().metrics;
+        let patience = Duration::from_millis(limits::PULSE_REDIS_MILLIS);
+        let _pulse = metrics.pulses.enter(std::thread::current().name().unwrap_or("lane"), patience);
         loop {
+            pulse::beat();
             if !self.lanes.gate.is_up() {
                 self.refuse_waiting(&mut postman);
             }

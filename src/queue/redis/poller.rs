@@ -23,6 +23,7 @@ use super::poll::Feed;
 use super::protocol::{self, GateState, Status, Word};
 use crate::clock::tick;
 use crate::limits;
+use crate::pulse;
 use crate::sale::Seq;
 
 /// What the thread works with.
@@ -58,6 +59,8 @@ impl PollerThread {
         let thread = std::thread::Builder::new().name("gate".to_owned()).spawn(move || {
             let _guard = guard;
             poller.gate.attach();
+            let patience = Duration::from_millis(limits::PULSE_REDIS_MILLIS);
+            let _pulse = poller.gate.published().metrics.pulses.enter("gate", patience);
             let offered = Vec::new();
             let (balances, sweeps) = (Balances::default(), Sweeps::default());
             let mut rounds = Rounds {
@@ -71,6 +74,7 @@ impl PollerThread {
                 sweeps,
             };
             loop {
+                pulse::beat();
                 rounds.round();
                 if let Some(until) = *stopped.lock().unwrap_or_else(PoisonError::into_inner) {
                     let has_left = rounds.leave();

@@ -16,6 +16,7 @@ use super::term::{self, Break, Term};
 use super::{Stopping, WorkerSettings};
 use crate::clock::tick;
 use crate::limits;
+use crate::pulse;
 use crate::queue::HashKey;
 use crate::queue::redis::client::{Connection, Server};
 use crate::queue::redis::protocol;
@@ -64,6 +65,9 @@ impl Worker {
             self.state.set(Phase::Stopped);
             return 0;
         }
+        // Not before: until here it waits for the database, for as long as that is away.
+        let patience = Duration::from_millis(limits::PULSE_WORKER_MILLIS);
+        let _pulse = self.settings.metrics.clone().pulses.enter("worker", patience);
         let key = HashKey(self.settings.secrets.hash_key);
         let mut running = Running {
             chores: Chores::new(self.runtime.clone(), self.store.clone(), key),
@@ -80,6 +84,7 @@ impl Worker {
         while !self.is_over(&running) {
             let pause = if self.lease.paused.load(Ordering::Relaxed) { IDLE } else { self.turn(&mut running) };
             self.lease.beat();
+            pulse::beat();
             self.stopping.wait(pause);
         }
         let left = self.end(running);
