@@ -70,9 +70,9 @@ def machine(folder):
 
 
 def process_cpu(pid):
-    """Seconds of processor time of a process and all its threads."""
+    """Seconds of processor time of a process, all its threads, and its children that have ended."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(map(int, fields[11:15])) / TICKS
 
 
 def peak_memory(pid):
@@ -128,6 +128,10 @@ class Server:
 
     script = "claim.lua"
     claims_a_request = 1
+    binary = "examples/bare_hyper"  # what it needs of the binaries that were built
+    programs = {}  # what it needs beside them: program, its Debian package
+    needs_nginx = False
+    promise = "nothing is kept"  # what is done before a 202
 
     def __init__(self, options, subject):
         self.options, self.subject = options, subject
@@ -149,7 +153,7 @@ class Server:
 
     def launch(self, command, stdout=None):
         # The measured configuration is the one in the file, whatever the caller's environment says.
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("FOREBAY_")}
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(("FOREBAY_", "PG", "RUST_"))}
         command = ["taskset", "-c", str(self.options.server_core), *map(str, command)]
         with open(self.log, "wb") as log:
             # taskset becomes the server by exec, so the child's pid is the server's.
@@ -210,6 +214,8 @@ class Server:
 class Forebay(Server):
     """`forebay serve` with one front-end thread, SQLite in its own folder and every check on."""
 
+    binary = "forebay"
+    promise = "synced in the journal"
     durability = "disk"
     stock = STOCK
     others = 0
@@ -293,6 +299,7 @@ class Forebay(Server):
 
 
 class ForebayMemory(Forebay):
+    promise = "written, not synced"
     durability = "memory"
 
 

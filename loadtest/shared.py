@@ -1,4 +1,5 @@
-"""The subjects of shared mode: Redis, PostgreSQL, and a gate and a worker in one process, all on one core.
+"""Subjects that are more than one server, all on one core: shared mode, which is Redis, PostgreSQL, and a gate and a worker in
+one process. What such subjects have in common is here, too.
 
 Standard library only; needs redis-server (7.0 or newer), PostgreSQL's own programs and taskset.
 """
@@ -24,10 +25,13 @@ def program(name):
     return found[-1] if found else shutil.which(name) or name
 
 
-def family(pid):
-    """A process and all that came of it."""
-    children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *(other for child in children for other in family(int(child)))]
+def family_cpu(pid):
+    """Seconds of processor time of a process and all that came of it."""
+    try:
+        children = pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return process_cpu(pid) + sum(family_cpu(int(child)) for child in children)
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0  # ended just now; its parent has counted it, or soon will
 
 
 class Parts:
@@ -57,7 +61,8 @@ class Parts:
             time.sleep(0.02)
         return f"unix://{socket}"
 
-    def postgres(self):
+    def postgres(self, *settings):
+        """`settings`: NAME=VALUE, over those that every subject has."""
         # It refuses to run as root.
         user = pwd.getpwnam("postgres") if os.geteuid() == 0 else None
         folder, port = self.server.folder / "postgres", free_port()
@@ -72,9 +77,9 @@ class Parts:
              folder / "data"], capture_output=True, text=True, cwd="/", **extra)  # fmt: skip
         if made.returncode:
             raise RunFailed(f"initdb: {made.stderr[-300:]}")
-        self.launch([program("postgres"), "-D", folder / "data", "-p", port, "-k", folder, "-c",
-                     "listen_addresses=127.0.0.1", "-c", "shared_buffers=256MB", "-c", "max_wal_size=4GB", "-c",
-                     "track_commit_timestamp=on"], user)  # fmt: skip
+        settings = ("listen_addresses=127.0.0.1", "shared_buffers=256MB", "max_wal_size=4GB", *settings)
+        each = [word for setting in settings for word in ("-c", setting)]
+        self.launch([program("postgres"), "-D", folder / "data", "-p", port, "-k", folder, *each], user)
         deadline = time.monotonic() + DATABASE_SECONDS
         ready = [program("pg_isready"), "-h", "127.0.0.1", "-p", str(port)]
         while subprocess.run(ready, capture_output=True).returncode:
@@ -82,6 +87,11 @@ class Parts:
                 raise RunFailed("PostgreSQL did not start")
             time.sleep(0.05)
         return f"postgres://postgres@127.0.0.1:{port}/postgres"
+
+    def alive(self):
+        for child in self.children:
+            if child.poll() is not None:
+                raise RunFailed(f"{child.args[3]} exited with {child.returncode}")
 
     def stop(self):
         for child in reversed(self.children):
@@ -101,14 +111,40 @@ from (select extract(epoch from pg_xact_commit_timestamp(xmin) - accepted_at) * 
 """
 
 
-class Shared:
+class Parted:
+    """A subject whose front end, `child`, has other servers behind it, `parts`."""
+
+    def alive(self):
+        super().alive()
+        self.parts.alive()
+
+    def cpu(self):
+        return sum(family_cpu(child.pid) for child in [self.child, *self.parts.children])
+
+    def stop(self, error=None):
+        child = self.child
+        if child and child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            try:
+                child.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if hasattr(self, "parts"):
+            self.parts.stop()
+        super().stop(error)
+
+
+class Shared(Parted):
     """What a subject of shared mode starts differently."""
 
     fsync = "always"
+    promise = "synced in the gate's journal, and by Redis (appendfsync always)"
+    programs = {"redis-server": "redis-server", "initdb": "postgresql"}
 
     def start(self):
         self.parts = Parts(self)
-        redis, database = self.parts.redis(self.fsync), self.parts.postgres()
+        redis, database = self.parts.redis(self.fsync), self.parts.postgres("track_commit_timestamp=on")
         self.database = database
         self.port, self.admin = free_port(), free_port()
         config = self.folder / "forebay.toml"
@@ -135,23 +171,6 @@ class Shared:
         names = ("rows", "p50", "p99", "max")
         return {name: float(value) for name, value in zip(names, done.stdout.strip().split("|"))}
 
-    def cpu(self):
-        children = [self.child, *self.parts.children]
-        return sum(process_cpu(pid) for child in children for pid in family(child.pid))
-
-    def stop(self, error=None):
-        child = self.child
-        if child and child.poll() is None:
-            child.send_signal(signal.SIGTERM)
-            try:
-                child.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-        if hasattr(self, "parts"):
-            self.parts.stop()
-        super().stop(error)
-
 
 class ForebayShared(Shared, Forebay):
     """Claims through Redis, synced there and in the gate's own journal, into PostgreSQL."""
@@ -161,6 +180,7 @@ class ForebaySharedEverysec(Shared, Forebay):
     """The same where Redis syncs once a second: the gate's journal has what it may lose."""
 
     fsync = "everysec"
+    promise = "synced in the gate's journal; by Redis within a second"
 
 
 class ForebaySharedSoldOut(Shared, ForebaySoldOut):
