@@ -84,7 +84,13 @@ fn refusing(c: &mut Criterion) {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
     let identity = Identity { journal: 7, hash_key: HASH.0 };
     let mut progress = |_, _| {};
-    let start = Start { options: Options::default(), memory_max: u64::MAX, cursor: None, known: Seq(0), progress: &mut progress };
+    let start = Start {
+        options: Options::default(),
+        memory_max: u64::MAX,
+        cursor: None,
+        known: Seq(0),
+        progress: &mut progress,
+    };
     let mut live = recover(RealDisk::new(folder.path()), identity, start).expect("a journal");
     let stock = 256 * BATCH as u64;
     live.book.apply(&created(stock));

@@ -69,6 +69,8 @@ pub struct Ingest {
     pub threads: usize,
     /// Who may claim.
     pub auth: Auth,
+    /// Connections that one address may hold at a time, the proxies apart; 0 is as many as there are.
+    pub connections_per_address: u32,
     /// Proxies whose forwarding headers are believed.
     pub trusted_proxies: Vec<IpNet>,
     /// Origins that browsers may call from.

@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use crate::antiscalper::Antiscalper;
 use crate::antiscalper::address::TrustedProxies;
+use crate::antiscalper::guests::Guests;
 use crate::cache::local::LocalCache;
 use crate::clock::SystemClock;
 use crate::config::{BufferKind, Config};
@@ -115,6 +116,8 @@ fn embedded(config: &Config, options: RunOptions) -> anyhow::Result<()> {
         antiscalper: antiscalper(config),
         proxies: TrustedProxies::new(config.ingest.trusted_proxies.clone()),
         by_address: config.antiscalper.address_rate != crate::antiscalper::rates::Rate::Off,
+        guests: guests(config),
+        connections_max: memory::connections_max(),
         auth: Authenticator::new(config.ingest.auth, &config.service_keys),
         cors: Cors::new(&config.ingest.cors_origins),
         admin_token: token(config),
@@ -258,6 +261,11 @@ fn buffer_settings(config: &Config, hash_key: HashKey) -> BufferSettings {
 fn antiscalper(config: &Config) -> Antiscalper {
     let limits = &config.antiscalper;
     Antiscalper::new(limits.user_rate, limits.address_rate, limits.max_keys)
+}
+
+fn guests(config: &Config) -> Option<Arc<Guests>> {
+    let most = std::num::NonZeroU32::new(config.ingest.connections_per_address)?;
+    Some(Guests::new(most, TrustedProxies::new(config.ingest.trusted_proxies.clone())))
 }
 
 fn token(config: &Config) -> Option<TokenDigest> {

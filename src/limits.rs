@@ -277,10 +277,43 @@ pub const REPLY_PIECE: usize = 64 * 1024;
 /// closed or refused. Beyond it: a 503 `overloaded`, written to the fresh connection, which is closed at once.
 pub const CONNECTIONS_MAX: u64 = 16_384;
 
+/// Files that the journal, the database and Redis may have open: under a hundred, counted generously.
+pub const OWN_FILES: u64 = 128;
+
+/// Connections of the public listener where so many files may be open: what the rest of the process needs is kept back, for a
+/// journal that finds no descriptor for its next segment stops the node, and whoever opened the connections would have stopped
+/// the sale. Where there are few at all, connections get a quarter.
+pub const fn connections_max(open_files: u64) -> u64 {
+    let room = open_files.saturating_sub(OWN_FILES + ADMIN_CONNECTIONS_MAX);
+    let room = if room > open_files / 4 { room } else { open_files / 4 };
+    if room < CONNECTIONS_MAX { room } else { CONNECTIONS_MAX }
+}
+
+const _: () = assert!(connections_max(OPEN_FILES_NEEDED) == CONNECTIONS_MAX);
+const _: () = assert!(connections_max(1_024) == 640 && connections_max(256) == 64);
+
 /// Connections of the admin listener: operators and scrapers.
 pub const ADMIN_CONNECTIONS_MAX: u64 = 256;
 
 const _: () = assert!(OPEN_FILES_NEEDED < 20_000);
+
+/// Requests under way, all public threads together, each its share, answers that HTTP/2 holds back included: as many as there
+/// may be connections, twice over, so that only HTTP/2's many on one connection ever meet it. Each holds its head and a claim's
+/// body, at most 32 KiB, or an answer, a page of claims at most twice that. Beyond it: 503 `overloaded`, before the body is read,
+/// for connections with more than [`CROWDED_REQUESTS`]: were it for all, 128 connections could refuse a sale to everybody.
+pub const REQUESTS_MAX: u32 = 2 * CONNECTIONS_MAX as u32;
+
+const _: () = assert!(REQUESTS_MAX as usize * (HEAD_MAX + BODY_MAX) <= 1 << 30);
+
+// A thread's share lets in at least one connection's streams, whatever the number of threads.
+const _: () = assert!(REQUESTS_MAX / THREADS_MAX as u32 >= 128);
+
+/// Requests that a connection may have under way when there are more than [`REQUESTS_MAX`]: a few, as browsers and services that
+/// don't multiplex have. With all connections at that, there are three times as many at most.
+pub const CROWDED_REQUESTS: u32 = 4;
+
+/// Threads of the front end that may be configured.
+pub const THREADS_MAX: usize = 256;
 
 /// Connections that the kernel keeps ready for one listening socket; it cuts this to `net.core.somaxconn` (4,096 by
 /// default), a tenth of a second of new connections on one core.
@@ -296,6 +329,16 @@ pub const H2_STREAMS_MAX: u32 = 256;
 
 /// Streams that an HTTP/2 peer may reset before we looked at them, until the connection ends (CVE-2023-44487).
 pub const H2_RESETS_MAX: usize = 32;
+
+/// Streams of an HTTP/2 connection that we may have to reset for errors of its peer until the connection ends (CVE-2025-8671:
+/// a reset that the peer provokes is not one of its own). No sound client makes any; a proxy that passes its callers' errors
+/// on may make a few.
+pub const H2_ERRORS_MAX: usize = 32;
+
+/// How long an answer over HTTP/2 may take from its first byte to the moment when the last one is sent, in milliseconds, give
+/// or take a quarter. Its reader's windows hold it back in our memory, and neither the socket nor hyper tells of its progress,
+/// so this is the time for all of it: an answer of 430 KB to a batch at 29 KB/s, a page of claims at 3 KB/s.
+pub const H2_ANSWER_MILLIS: u64 = 20_000;
 
 /// Bytes that one HTTP/2 connection may have under way to us: all streams' bodies within one window. A stream's own window is
 /// a batch's body, so that one is not sent in sixteen round trips.
@@ -315,12 +358,24 @@ pub const HEAD_DEADLINE_MILLIS: u64 = 10_000;
 /// How long a peer may take nothing of what it is sent, in milliseconds.
 pub const WRITE_STALL_MILLIS: u64 = 10_000;
 
+/// Bytes a second at which a peer must take an answer that the socket does not hold, beyond the time of [`WRITE_STALL_MILLIS`]:
+/// half of a thin mobile line. Without it one byte every nine seconds would keep an answer in memory for days.
+pub const ANSWER_RATE_MIN: u64 = 4 * 1024;
+
 /// How long a connection may stay without a request, in milliseconds: longer than the 60 s after which load balancers
 /// usually give up their side, so that they never send into a connection that we are closing.
 pub const IDLE_MILLIS: u64 = 75_000;
 
-/// How often an HTTP/2 peer is asked whether it is still there, in milliseconds; as long again for its answer.
-pub const H2_PING_MILLIS: u64 = 20_000;
+/// How often an HTTP/2 peer is asked whether it is still there, in milliseconds; as long again for its answer. With a body that
+/// drips for all of its time before, a peer that says nothing more is gone within 30 s, whatever it has open.
+pub const H2_PING_MILLIS: u64 = 8_000;
+
+const _: () = assert!(BODY_DEADLINE_MILLIS + 2 * H2_PING_MILLIS < 30_000);
+
+/// Bytes that the kernel may hold of what a connection is sent (it sets aside twice as many, for its own). Left to itself it
+/// grows to 4 MiB a connection, 64 GiB for all, and a peer that reads nothing is noticed only when that is full. An answer to a
+/// batch (430 KB) leaves in a few turns.
+pub const SOCKET_SEND_BYTES: usize = 128 * 1024;
 
 /// The first and the longest pause of a listener that is out of descriptors or memory, in milliseconds.
 pub const ACCEPT_PAUSE_MILLIS: (u64, u64) = (50, 1_000);

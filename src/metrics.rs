@@ -194,6 +194,8 @@ pub struct Metrics {
     pub redis_used: Gauge,
     /// Bytes that Redis may use; 0 where it may use all there are, and before the first look.
     pub redis_max: Gauge,
+    /// Connections that were turned away: because there were too many, and because their address had its share.
+    pub connections_refused: [Counter; 2],
     /// Answers of the local cache: found, and not.
     pub cache_hits: Counter,
     /// See [`Self::cache_hits`].
@@ -233,6 +235,7 @@ impl Default for Metrics {
             kept_entries: Gauge::default(),
             redis_used: Gauge::default(),
             redis_max: Gauge::default(),
+            connections_refused: Default::default(),
             cache_hits: Counter::default(),
             cache_misses: Counter::default(),
             cache_redis: CacheCounts::default(),

@@ -8,6 +8,7 @@
 //! both allow it.
 //!
 //! - [`address`]: the caller's address behind trusted proxies, and its prefix.
+//! - [`guests`]: how many connections an address holds at a time.
 //! - [`rates`]: what a rate is, what a refusal says, GCRA by governor.
 //! - [`slots`]: the fixed memory below it (P7: memory does not grow with attackers).
 //!
@@ -15,6 +16,7 @@
 //! to make room, a caller has its burst again. What must hold exactly (stock, one per buyer) is the book's business.
 
 pub mod address;
+pub mod guests;
 pub mod rates;
 pub mod slots;
 

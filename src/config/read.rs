@@ -21,7 +21,8 @@ use crate::sale::Durability;
 use crate::sale::rate::{Rate, RateError};
 
 /// Ranges of what an operator may set; `defaults.toml` tells them, and a test holds it to these.
-pub(super) const THREADS: RangeInclusive<usize> = 0..=256;
+pub(super) const THREADS: RangeInclusive<usize> = 0..=limits::THREADS_MAX;
+pub(super) const CONNECTIONS_PER_ADDRESS: RangeInclusive<usize> = 0..=limits::CONNECTIONS_MAX as usize;
 pub(super) const MAX_KEYS: RangeInclusive<usize> = 1_000..=100_000_000;
 pub(super) const MAX_ENTRIES: RangeInclusive<usize> = 1_000..=100_000_000;
 pub(super) const WORKERS: RangeInclusive<usize> = 0..=64;
@@ -198,6 +199,7 @@ fn ingest(r: &mut Reader) -> Ingest {
         }),
         threads: r.number("ingest.threads", THREADS),
         auth: r.words("ingest.auth", &Auth::WORDS),
+        connections_per_address: r.number("ingest.connections_per_address", CONNECTIONS_PER_ADDRESS) as u32,
         trusted_proxies: r.list(
             "ingest.trusted_proxies",
             "a network such as 10.0.0.0/8 or fd00::/8, or one address",

@@ -348,6 +348,7 @@ fn what_describe_prints_changes_nothing_and_names_every_key_of_the_contract() {
         "ingest.admin_token",
         "ingest.admin_token_file",
         "ingest.auth",
+        "ingest.connections_per_address",
         "ingest.cors_origins",
         "ingest.listen",
         "ingest.threads",
@@ -381,6 +382,7 @@ fn the_document_tells_the_ranges_that_are_enforced() {
     };
     let ranges = [
         ("threads", read::THREADS),
+        ("connections_per_address", read::CONNECTIONS_PER_ADDRESS),
         ("max_keys", read::MAX_KEYS),
         ("max_entries", read::MAX_ENTRIES),
         ("count", read::WORKERS),

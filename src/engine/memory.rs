@@ -4,6 +4,8 @@ use std::fs;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::limits;
+
 /// Allows as many open files as the system permits this process: a connection is one.
 pub fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
@@ -11,6 +13,20 @@ pub fn raise_open_files() {
     if let Err(error) = setrlimit(Resource::Nofile, raised) {
         tracing::warn!(%error, current = ?limit.current, "the number of open files can't be raised");
     }
+}
+
+/// Connections of the public listener that open files leave room for, after [`raise_open_files`].
+pub fn connections_max() -> u64 {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let (connections, wanted) = (limits::connections_max(files), limits::OPEN_FILES_NEEDED);
+    if connections < limits::CONNECTIONS_MAX {
+        tracing::warn!(
+            files,
+            connections,
+            "few files may be open, and the journal keeps its own; for more connections allow {wanted} (LimitNOFILE=, ulimit -n)"
+        );
+    }
+    connections
 }
 
 /// Bytes that the book's tables may take: a third of what is available at the start, by the machine's account or the

@@ -16,7 +16,7 @@ use tokio::runtime::LocalRuntime;
 use super::role::Role;
 use super::service::Service;
 use super::watch::Watch;
-use super::{RunOptions, antiscalper, folder, memory, sample, signals, threads, token, turning};
+use super::{RunOptions, antiscalper, folder, guests, memory, sample, signals, threads, token, turning};
 use crate::config::{BufferKind, Config};
 use crate::ingest::auth::Authenticator;
 use crate::ingest::cors::Cors;
@@ -229,6 +229,8 @@ fn app(
         antiscalper: antiscalper(config),
         proxies: crate::antiscalper::address::TrustedProxies::new(config.ingest.trusted_proxies.clone()),
         by_address: config.antiscalper.address_rate != crate::antiscalper::rates::Rate::Off,
+        guests: guests(config),
+        connections_max: memory::connections_max(),
         auth: Authenticator::new(config.ingest.auth, &config.service_keys),
         cors: Cors::new(&config.ingest.cors_origins),
         admin_token: token(config),

@@ -3,43 +3,88 @@
 
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use hyper::body::{Body, Frame, SizeHint};
 
+use super::connection::Unsent;
 use crate::limits;
 
 /// Bytes, in pieces of at most [`limits::REPLY_PIECE`].
 #[derive(Debug, Clone, Default)]
-pub struct Whole(Bytes);
+pub struct Whole {
+    rest: Bytes,
+    unsent: Option<Rc<Unsent>>,
+}
 
 impl Whole {
     /// All of `bytes`.
     pub fn new(bytes: Bytes) -> Self {
-        Self(bytes)
+        Self { rest: bytes, unsent: None }
+    }
+
+    /// The same, watched until the last of its pieces is dropped.
+    pub fn watched(self, unsent: Unsent) -> Self {
+        Self { unsent: (!self.rest.is_empty()).then(|| Rc::new(unsent)), ..self }
+    }
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, Default)]
+pub struct Piece {
+    bytes: Bytes,
+    /// Held for its `Drop`: the connection keeps a piece until it has sent it or given it up.
+    _unsent: Option<Rc<Unsent>>,
+}
+
+impl Piece {
+    /// Its bytes.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+}
+
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Self {
+        Self { bytes, _unsent: None }
+    }
+}
+
+impl Buf for Piece {
+    fn remaining(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn chunk(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    fn advance(&mut self, count: usize) {
+        self.bytes.advance(count);
     }
 }
 
 impl Body for Whole {
-    type Data = Bytes;
+    type Data = Piece;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let rest = &mut self.0;
-        Poll::Ready(match rest.len() {
-            0 => None,
-            1..=limits::REPLY_PIECE => Some(Ok(Frame::data(std::mem::take(rest)))),
-            _ => Some(Ok(Frame::data(rest.split_to(limits::REPLY_PIECE)))),
-        })
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, Infallible>>> {
+        let bytes = match self.rest.len() {
+            0 => return Poll::Ready(None),
+            1..=limits::REPLY_PIECE => std::mem::take(&mut self.rest),
+            _ => self.rest.split_to(limits::REPLY_PIECE),
+        };
+        Poll::Ready(Some(Ok(Frame::data(Piece { bytes, _unsent: self.unsent.clone() }))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.0.is_empty()
+        self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.0.len() as u64)
+        SizeHint::with_exact(self.rest.len() as u64)
     }
 }
 
@@ -56,7 +101,7 @@ mod tests {
         assert_eq!(body.size_hint().exact(), Some(len as u64));
         while let Poll::Ready(Some(Ok(frame))) = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()))
         {
-            let data = frame.into_data().unwrap();
+            let data = frame.into_data().unwrap().into_bytes();
             sizes.push(data.len());
             seen.extend_from_slice(&data);
         }

@@ -3,6 +3,10 @@
 //! - **Deadlines without timers.** A connection notes its [`Phase`] and a coarse tick in two cells; once a tick its
 //!   thread looks at all of them and ends those that stayed too long. A timer a request (hyper's `header_read_timeout`)
 //!   costs more than the rest of this file.
+//! - **An answer that its reader does not take ends the connection.** Over HTTP/1.1 a connection has one answer at a time,
+//!   whose bytes must leave at [`limits::ANSWER_RATE_MIN`]: a peer that reads a byte now and then is not alive enough. Over
+//!   HTTP/2 the peer's windows hold answers back without the socket ever being full, so each is noted until the last of its
+//!   bytes is dropped ([`Unsent`]), wherever it waits by then.
 //! - **Ending a connection drops its task**, and with it the requests it carries: as if the client had gone. What they
 //!   have submitted is the buffer's and goes on.
 //!
@@ -14,6 +18,7 @@ use std::sync::Arc;
 
 use tokio::task::AbortHandle;
 
+use crate::antiscalper::guests::Guest;
 use crate::limits;
 use crate::metrics::Metrics;
 
@@ -30,15 +35,38 @@ pub enum Phase {
     Idle,
 }
 
+/// What a thread's connections share.
+#[derive(Debug)]
+struct Common {
+    /// The tick.
+    clock: Cell<u64>,
+    /// Requests under way, and answers over HTTP/2 that are not wholly sent.
+    busy: Cell<u32>,
+}
+
+impl Default for Common {
+    fn default() -> Self {
+        // Tick 0 is "never" in `Meter::stalled`.
+        Self { clock: Cell::new(1), busy: Cell::new(0) }
+    }
+}
+
+/// The parts of [`limits::H2_ANSWER_MILLIS`] in which answers begin, one more than are let pass.
+const SPANS: usize = 5;
+
 /// A connection's notes.
 #[derive(Debug)]
 pub struct Meter {
-    clock: Rc<Cell<u64>>,
+    common: Rc<Common>,
     phase: Cell<Phase>,
     since: Cell<u64>,
     active: Cell<u32>,
     /// The tick since which the peer takes nothing; 0 where it does.
     stalled: Cell<u64>,
+    /// Bytes that it took since.
+    taken: Cell<u64>,
+    /// Answers that are not wholly sent, by the span in which they began.
+    unsent: [Cell<u32>; SPANS],
     lengths: Cell<u64>,
     /// Whether bytes are HTTP/2's frames: then they need not be a request's.
     framed: Cell<bool>,
@@ -48,15 +76,24 @@ const fn ticks(millis: u64) -> u64 {
     millis.div_ceil(limits::CONNECTION_TICK_MILLIS)
 }
 
+const SPAN: u64 = ticks(limits::H2_ANSWER_MILLIS) / (SPANS as u64 - 1);
+
+/// The place of the span that is under way, or of the one that is `later` from it.
+const fn span(tick: u64, later: u64) -> usize {
+    ((tick / SPAN + later) % SPANS as u64) as usize
+}
+
 impl Meter {
-    fn new(clock: Rc<Cell<u64>>) -> Self {
-        let since = Cell::new(clock.get());
+    fn new(common: Rc<Common>) -> Self {
+        let since = Cell::new(common.clock.get());
         Self {
-            clock,
+            common,
             phase: Cell::new(Phase::New),
             since,
             active: Cell::new(0),
             stalled: Cell::new(0),
+            taken: Cell::new(0),
+            unsent: Default::default(),
             lengths: Cell::new(0),
             framed: Cell::new(false),
         }
@@ -64,7 +101,11 @@ impl Meter {
 
     fn enter(&self, phase: Phase) {
         self.phase.set(phase);
-        self.since.set(self.clock.get());
+        self.since.set(self.now());
+    }
+
+    fn now(&self) -> u64 {
+        self.common.clock.get()
     }
 
     /// Bytes arrived.
@@ -74,20 +115,42 @@ impl Meter {
         }
     }
 
-    /// The connection speaks HTTP/2. A ping, or a window's update, begins no request: from here on it is idle unless
-    /// requests are under way, and hyper asks by pings of its own whether the peer is still there.
+    /// The connection speaks HTTP/2. A ping, or a window's update, begins no request: it has the time of a head for its first
+    /// one, and is idle between requests whatever frames come. hyper asks by pings of its own whether the peer is there.
     pub fn speaks_frames(&self) {
         self.framed.set(true);
-        self.enter(Phase::Idle);
     }
 
-    /// The peer took something of what it is sent, or nothing.
-    pub fn wrote(&self, something: bool) {
-        if something {
-            self.stalled.set(0);
-        } else if self.stalled.get() == 0 {
-            self.stalled.set(self.clock.get());
+    /// The peer took so many bytes of what it is sent, or none for now.
+    pub fn wrote(&self, bytes: Option<usize>) {
+        match bytes {
+            Some(bytes) => self.taken.set(self.taken.get() + bytes as u64),
+            None if self.stalled.get() == 0 => {
+                self.stalled.set(self.now());
+                self.taken.set(0);
+            }
+            None => {}
         }
+    }
+
+    /// Everything that there was to send is with the system.
+    pub fn flushed(&self) {
+        self.stalled.set(0);
+    }
+
+    /// An answer over HTTP/2 begins to leave; it is under way until what is returned is dropped with its last bytes.
+    pub fn sends(self: &Rc<Self>) -> Unsent {
+        let at = span(self.now(), 0);
+        self.unsent[at].set(self.unsent[at].get() + 1);
+        self.common.busy.set(self.common.busy.get() + 1);
+        Unsent { meter: self.clone(), at }
+    }
+
+    /// Whether more than `most` requests are under way on this connection's thread and more of them here than each connection
+    /// may have then, a request that has just begun included. Who has but a few is served whatever the others do.
+    pub fn is_crowded(&self, most: u32) -> bool {
+        let unsent: u32 = self.unsent.iter().map(Cell::get).sum();
+        self.common.busy.get() > most && self.active.get() + unsent > limits::CROWDED_REQUESTS
     }
 
     /// So many lines that begin like `Content-Length` arrived.
@@ -98,6 +161,7 @@ impl Meter {
     /// A request begins; it ends with the value that is returned.
     pub fn begin(self: &Rc<Self>) -> Busy {
         self.active.set(self.active.get() + 1);
+        self.common.busy.set(self.common.busy.get() + 1);
         self.phase.set(Phase::Busy);
         Busy(self.clone())
     }
@@ -112,13 +176,23 @@ impl Meter {
     }
 
     fn is_at_rest(&self) -> bool {
-        matches!(self.phase.get(), Phase::New | Phase::Idle) && self.stalled.get() == 0
+        let no_request = match self.phase.get() {
+            Phase::New | Phase::Idle => true,
+            Phase::Head => self.framed.get(),
+            Phase::Busy => false,
+        };
+        no_request && self.stalled.get() == 0
     }
 
     /// At what it is too slow, if it is.
     fn overdue(&self) -> Option<Slow> {
-        let now = self.clock.get();
-        if self.stalled.get() != 0 && now - self.stalled.get() > ticks(limits::WRITE_STALL_MILLIS) {
+        let now = self.now();
+        let earned = self.taken.get() * 1_000 / limits::ANSWER_RATE_MIN;
+        if self.stalled.get() != 0 && now - self.stalled.get() > ticks(limits::WRITE_STALL_MILLIS + earned) {
+            return Some(Slow::Taking);
+        }
+        // The span that comes next had its last turn as long ago as an answer may take.
+        if self.unsent[span(now, 1)].get() > 0 {
             return Some(Slow::Taking);
         }
         let (slow, longest) = match self.phase.get() {
@@ -152,15 +226,32 @@ impl Drop for Busy {
     fn drop(&mut self) {
         let meter = &self.0;
         meter.active.set(meter.active.get() - 1);
+        meter.common.busy.set(meter.common.busy.get() - 1);
         if meter.active.get() == 0 {
             meter.enter(Phase::Idle);
         }
     }
 }
 
+/// An answer that is not wholly sent; see [`Meter::sends`].
+#[derive(Debug)]
+pub struct Unsent {
+    meter: Rc<Meter>,
+    at: usize,
+}
+
+impl Drop for Unsent {
+    fn drop(&mut self) {
+        let (begun, busy) = (&self.meter.unsent[self.at], &self.meter.common.busy);
+        begun.set(begun.get() - 1);
+        busy.set(busy.get() - 1);
+    }
+}
+
 /// A thread's connections.
+#[derive(Default)]
 pub struct Connections {
-    clock: Rc<Cell<u64>>,
+    common: Rc<Common>,
     places: RefCell<Vec<Option<Place>>>,
     free: RefCell<Vec<usize>>,
     open: Cell<usize>,
@@ -172,22 +263,10 @@ struct Place {
     counted: Option<Arc<Metrics>>,
 }
 
-impl Default for Connections {
-    fn default() -> Self {
-        Self {
-            // Tick 0 is "never" in `Meter::stalled`.
-            clock: Rc::new(Cell::new(1)),
-            places: RefCell::default(),
-            free: RefCell::default(),
-            open: Cell::new(0),
-        }
-    }
-}
-
 impl Connections {
     /// Takes a connection in; it is out when the returned value is dropped. `counted` has the gauge that shows it.
     pub fn enter(self: &Rc<Self>, counted: Option<Arc<Metrics>>) -> Entered {
-        let meter = Rc::new(Meter::new(self.clock.clone()));
+        let meter = Rc::new(Meter::new(self.common.clone()));
         let place = Some(Place { meter: meter.clone(), task: None, counted: counted.clone() });
         let mut places = self.places.borrow_mut();
         let at = self.free.borrow_mut().pop().unwrap_or_else(|| {
@@ -200,7 +279,7 @@ impl Connections {
             metrics.connections.inc();
             metrics.connections_opened.add(1);
         }
-        Entered { table: self.clone(), at, meter, counted }
+        Entered { table: self.clone(), at, meter, counted, _guest: None }
     }
 
     /// Tells which task drives a connection.
@@ -217,7 +296,7 @@ impl Connections {
 
     /// Sets the time, in milliseconds since the thread began, and ends what is overdue; with `draining` also what rests.
     pub fn sweep(&self, millis: u64, draining: bool) {
-        self.clock.set(1 + millis / limits::CONNECTION_TICK_MILLIS);
+        self.common.clock.set(1 + millis / limits::CONNECTION_TICK_MILLIS);
         self.end(|place| {
             let slow = place.meter.overdue();
             if let (Some(slow), Some(metrics)) = (slow, &place.counted) {
@@ -252,6 +331,17 @@ pub struct Entered {
     /// Its notes.
     pub meter: Rc<Meter>,
     counted: Option<Arc<Metrics>>,
+    /// Held for its `Drop`.
+    _guest: Option<Guest>,
+}
+
+impl Entered {
+    /// The same, with the place that its address has for it.
+    pub fn holding(self, guest: Option<Guest>) -> Self {
+        let mut held = self;
+        held._guest = guest;
+        held
+    }
 }
 
 impl Drop for Entered {
@@ -266,131 +356,5 @@ impl Drop for Entered {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    async fn settle() {
-        for _ in 0..8 {
-            tokio::task::yield_now().await;
-        }
-    }
-
-    /// Runs `phases` on a connection, then lets `millis` pass, and tells whether it still lives.
-    async fn lives(millis: u64, draining: bool, act: impl Fn(&Rc<Meter>) -> Option<Busy>) -> bool {
-        let table = Rc::new(Connections::default());
-        let entered = table.enter(None);
-        let (at, meter) = (entered.at, entered.meter.clone());
-        let task = tokio::task::spawn_local(async move {
-            let _entered = entered;
-            std::future::pending::<()>().await;
-        });
-        table.set_task(at, task.abort_handle());
-        table.sweep(5_000, false);
-        let _busy = act(&meter);
-        table.sweep(5_000 + millis, draining);
-        settle().await;
-        let lives = !task.is_finished();
-        assert_eq!(table.open(), usize::from(lives), "the table knows");
-        lives
-    }
-
-    fn local(test: impl Future<Output = ()>) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        tokio::task::LocalSet::new().block_on(&runtime, test);
-    }
-
-    #[test]
-    fn a_connection_that_stays_too_long_in_a_phase_is_ended() {
-        local(async {
-            assert!(lives(4_000, false, |_| None).await, "9 s without a byte");
-            assert!(!lives(5_300, false, |_| None).await, "more than 10 s without a byte");
-            let head = |m: &Rc<Meter>| {
-                m.received();
-                None
-            };
-            assert!(lives(9_000, false, head).await);
-            assert!(!lives(10_300, false, head).await, "a head may take 10 s");
-            let idle = |m: &Rc<Meter>| {
-                drop(m.begin());
-                None
-            };
-            assert!(lives(74_000, false, idle).await);
-            assert!(!lives(75_300, false, idle).await);
-            let stalled = |m: &Rc<Meter>| {
-                m.wrote(false);
-                Some(m.begin())
-            };
-            assert!(lives(9_000, false, stalled).await);
-            assert!(!lives(10_300, false, stalled).await, "who takes nothing goes, busy or not");
-            let busy = |m: &Rc<Meter>| Some(m.begin());
-            assert!(lives(600_000, false, busy).await, "a request has its own deadlines");
-        });
-    }
-
-    #[test]
-    fn trickled_bytes_do_not_prolong_a_head() {
-        local(async {
-            let table = Rc::new(Connections::default());
-            let entered = table.enter(None);
-            let meter = entered.meter.clone();
-            for second in 0..10 {
-                meter.received();
-                assert_eq!(meter.overdue(), None, "after {second} s");
-                table.sweep(second * 1_000 + 1_000, false);
-            }
-            table.sweep(10_200, false);
-            assert_eq!(meter.overdue(), Some(Slow::Head));
-            drop(meter.begin());
-            assert_eq!(meter.overdue(), None, "the next request has its own time");
-        });
-    }
-
-    #[test]
-    fn frames_that_are_no_requests_leave_a_connection_idle() {
-        local(async {
-            let pinged = |m: &Rc<Meter>| {
-                m.received();
-                m.speaks_frames();
-                m.received();
-                None
-            };
-            assert!(lives(74_000, false, pinged).await);
-            assert!(!lives(75_300, false, pinged).await);
-        });
-    }
-
-    #[test]
-    fn draining_ends_what_rests_and_lets_requests_finish() {
-        local(async {
-            assert!(!lives(100, true, |_| None).await);
-            assert!(lives(100, true, |m| Some(m.begin())).await);
-            let unsent = |m: &Rc<Meter>| {
-                drop(m.begin());
-                m.wrote(false);
-                None
-            };
-            assert!(lives(100, true, unsent).await, "an answer that is still under way is waited for");
-        });
-    }
-
-    #[test]
-    fn a_place_is_used_again() {
-        let table = Rc::new(Connections::default());
-        let metrics = Arc::new(Metrics::default());
-        let one = table.enter(Some(metrics.clone()));
-        assert_eq!(metrics.connections.get(), 1);
-        let at = one.at;
-        drop(one);
-        assert_eq!((table.enter(None).at, metrics.connections.get()), (at, 0));
-    }
-
-    #[test]
-    fn a_chunked_request_with_a_length_is_known_by_the_one_line_too_many() {
-        let meter = Meter::new(Rc::new(Cell::new(1)));
-        meter.saw_lengths(2);
-        assert!(!meter.hides_length(true, false), "the first is the request's own");
-        assert!(meter.hides_length(false, true), "the second was taken away");
-        let plain = Meter::new(Rc::new(Cell::new(1)));
-        assert!(!plain.hides_length(false, true));
-    }
-}
+#[path = "connection_tests.rs"]
+mod tests;

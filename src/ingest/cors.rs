@@ -4,7 +4,6 @@
 //! listed get answers without permission, so that their browser keeps them from the page; the claim itself is guarded by
 //! credentials, never by this. No cookies are in use, so none are allowed for.
 
-use bytes::Bytes;
 use hyper::body::Body;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Response};
@@ -57,7 +56,7 @@ impl Cors {
 }
 
 /// Says in `reply` that the pages of `origin`, if that is one that [`Cors::allowed`] gave, may read it.
-pub fn permit<B: Body<Data = Bytes>>(origin: Option<&HeaderValue>, reply: &mut Response<B>) {
+pub fn permit<B: Body>(origin: Option<&HeaderValue>, reply: &mut Response<B>) {
     let headers = reply.headers_mut();
     headers.append(header::VARY, VARY);
     if let Some(origin) = origin {

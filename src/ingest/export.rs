@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body, Frame};
 
+use super::body::Piece;
 use crate::limits;
 use crate::sale::{CampaignId, Currency, Seq};
 use crate::store::{Database, Store, StoreError, StoredClaim};
@@ -44,17 +45,17 @@ impl Export {
 }
 
 impl Body for Export {
-    type Data = Bytes;
+    type Data = Piece;
     /// A failure ends the connection in the middle of the body: a reader must not take a part for the whole.
     type Error = StoreError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, StoreError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Piece>, StoreError>>> {
         let this = &mut *self;
         match &mut this.state {
             State::Done => Poll::Ready(None),
             State::Header => {
                 this.state = this.read_after(Seq(0));
-                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(HEADER.as_bytes())))))
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(HEADER.as_bytes()).into()))))
             }
             State::Reading(page) => {
                 let rows = ready!(page.as_mut().poll(cx)).inspect_err(|error| {
@@ -64,7 +65,7 @@ impl Body for Export {
                 let rows = rows?;
                 let Some(last) = rows.last() else { return Poll::Ready(None) };
                 this.state = this.read_after(last.row.claim.seq);
-                Poll::Ready(Some(Ok(Frame::data(Bytes::from(lines(&rows))))))
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from(lines(&rows)).into()))))
             }
         }
     }

@@ -127,6 +127,8 @@ fn bind(addr: SocketAddr, shared: bool) -> io::Result<Socket> {
         socket.set_reuse_port(true)?;
     }
     socket.set_nonblocking(true)?;
+    // What is accepted has it from its listener.
+    socket.set_send_buffer_size(limits::SOCKET_SEND_BYTES)?;
     socket.bind(&addr.into())?;
     Ok(socket)
 }

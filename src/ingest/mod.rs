@@ -46,6 +46,7 @@ use rand::{Rng, SeedableRng};
 use self::reply::Problem;
 use crate::antiscalper::Antiscalper;
 use crate::antiscalper::address::TrustedProxies;
+use crate::antiscalper::guests::Guests;
 use crate::cache::local::LocalCache;
 use crate::clock::Clock;
 use crate::queue::{Buffer, Front};
@@ -69,6 +70,10 @@ pub struct App {
     pub proxies: TrustedProxies,
     /// Whether limits by address are on; without them nobody's address is looked for.
     pub by_address: bool,
+    /// Connections that there may be at a time.
+    pub connections_max: u64,
+    /// Who holds how many connections, where that is limited.
+    pub guests: Option<Arc<Guests>>,
     /// Who may call.
     pub auth: auth::Authenticator,
     /// Whose pages may read what the public listener answers; none where that is nobody's.

@@ -314,6 +314,13 @@ impl Scrape {
             "Connections of the public listener that were let in",
             metrics.connections_opened.get(),
         )?;
+        let turned_away = [("full", 0), ("address", 1)]
+            .map(|(reason, at)| ([("reason", reason)], metrics.connections_refused[at].get()));
+        out.counters(
+            "connections_refused",
+            "Connections that were turned away as they came, by why",
+            turned_away.into_iter(),
+        )?;
         let cuts = CUTS.iter().zip(&metrics.connections_cut).map(|(cause, n)| ([("cause", *cause)], n.get()));
         out.counters(
             "connections_cut",

@@ -2,7 +2,7 @@
 //!
 //! - Each public thread has its own socket, runtime, [`Door`] and connections; the admin listener has a thread of its own,
 //!   so that a scrape or an export never delays a claim, and answers until the public ones have ended.
-//! - A connection beyond [`limits::CONNECTIONS_MAX`] is told so and closed: left waiting in the backlog its client could not
+//! - A connection beyond [`limits::connections_max`] is told so and closed: left waiting in the backlog its client could not
 //!   tell an overloaded node from a dead one.
 //! - The end: listeners close, what rests is closed, requests under way finish (over HTTP/1.1 with `Connection: close`,
 //!   over HTTP/2 after a GOAWAY), reads that wait are answered; what is left after the grace is dropped.
@@ -92,13 +92,15 @@ impl Servers {
         };
         for (no, socket) in (0..).zip(sockets) {
             let (app, stop) = (app.clone(), public_told.clone());
-            let start = Start { app, front: no, stop, tell: tell.clone() };
+            let requests_max = limits::REQUESTS_MAX / u32::from(threads.max(1));
+            let start = Start { app, front: no, requests_max, stop, tell: tell.clone() };
             public_threads.push(start.spawn(format!("ingest-{no}"), async move |thread| {
                 let listener = TcpListener::from_std(socket)?;
                 serve::<Public, _>(thread, listener).await
             })?);
         }
-        let start = Start { app: app.clone(), front: threads, stop: admin_told, tell };
+        let requests_max = limits::REQUESTS_MAX;
+        let start = Start { app: app.clone(), front: threads, requests_max, stop: admin_told, tell };
         let admin_thread = start.spawn("admin".to_owned(), async move |thread| match admin_listener {
             AdminListener::Tcp(socket) => serve::<Admin, _>(thread, TcpListener::from_std(socket)?).await,
             AdminListener::Unix(socket) => serve::<Admin, _>(thread, UnixListener::from_std(socket)?).await,
@@ -152,6 +154,7 @@ enum AdminListener {
 struct Start {
     app: Arc<App>,
     front: u16,
+    requests_max: u32,
     stop: watch::Receiver<Option<Duration>>,
     tell: watch::Sender<Option<String>>,
 }
@@ -171,7 +174,8 @@ impl Start {
             builder.enable_all().event_interval(limits::EVENT_INTERVAL);
             let built = builder.build_local(Default::default());
             let result = built.and_then(|runtime| {
-                runtime.block_on(async { run(Thread::new(self.app, self.front, self.stop, report.clone())).await })
+                let (app, stop, report) = (self.app, self.stop, report.clone());
+                runtime.block_on(async { run(Thread::new(app, self.front, self.requests_max, stop, report)).await })
             });
             if let Err(error) = result {
                 report.failed(&error);
@@ -220,12 +224,19 @@ pub struct Thread {
     waits: Rc<Waits>,
     connections: Rc<Connections>,
     scratch: Rc<RefCell<Vec<u8>>>,
+    requests_max: u32,
     stop: watch::Receiver<Option<Duration>>,
     report: Report,
 }
 
 impl Thread {
-    fn new(app: Arc<App>, front: u16, stop: watch::Receiver<Option<Duration>>, report: Report) -> Rc<Self> {
+    fn new(
+        app: Arc<App>,
+        front: u16,
+        requests_max: u32,
+        stop: watch::Receiver<Option<Duration>>,
+        report: Report,
+    ) -> Rc<Self> {
         let front = app.buffer.front(front);
         spawn_vital(&report, front.clone().run());
         let waits = Waits::new(app.retired.clone());
@@ -235,6 +246,7 @@ impl Thread {
             waits,
             connections: Rc::default(),
             scratch: wire::scratch(),
+            requests_max,
             stop,
             report,
         });
@@ -250,6 +262,11 @@ impl Thread {
     /// Reads that wait for the drain.
     pub fn waits(&self) -> &Rc<Waits> {
         &self.waits
+    }
+
+    /// Requests that may be under way at a time.
+    pub(super) fn requests_max(&self) -> u32 {
+        self.requests_max
     }
 
     /// The buffer for reads.
@@ -397,17 +414,21 @@ fn admit<R: Routes, L: Listener>(thread: &Rc<Thread>, stream: L::Stream, peer: I
     let metrics = thread.door.app.buffer.metrics();
     // Threads look at one number without a lock, so together they may go over by one each.
     let (open, most) = if R::IS_PUBLIC {
-        (metrics.connections.get(), limits::CONNECTIONS_MAX)
+        (metrics.connections.get(), thread.door.app.connections_max)
     } else {
         (thread.connections.open() as u64, limits::ADMIN_CONNECTIONS_MAX)
     };
-    if open >= most {
+    let guest = thread.door.app.guests.as_ref().filter(|_| R::IS_PUBLIC).map(|guests| guests.admit(peer));
+    let (is_full, is_greedy) = (open >= most, matches!(guest, Some(None)));
+    if is_full || is_greedy {
         thread.door.refused(R::IS_PUBLIC, &Problem::Overloaded);
+        metrics.connections_refused[usize::from(!is_full)].add(1);
         // Whoever does not get the words sees the connection closed, which says the same.
         let _ = L::turn_away(stream, &wire::last_words(Problem::Overloaded, &thread.door));
         return;
     }
     let entered = thread.connections.enter(R::IS_PUBLIC.then(|| metrics.clone()));
+    let entered = entered.holding(guest.flatten());
     let at = entered.at;
     let task = tokio::task::spawn_local(session::converse::<R, L::Stream>(thread.clone(), stream, peer, entered));
     thread.connections.set_task(at, task.abort_handle());

@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderValue};
 use hyper::server::conn::{http1, http2};
@@ -20,8 +19,8 @@ use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::admin::{self, AdminBody};
-use super::body::Whole;
-use super::connection::{Entered, Meter};
+use super::body::{Piece, Whole};
+use super::connection::{Entered, Meter, Unsent};
 use super::reply::{Problem, Reply, X_REQUEST_ID};
 use super::server::Thread;
 use super::waits::Waits;
@@ -58,10 +57,12 @@ pub(super) type Asked = Box<Request<Incoming>>;
 
 /// What a listener answers.
 pub(super) trait Routes: 'static {
-    type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
+    type Body: Body<Data = Piece, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + 'static;
     const IS_PUBLIC: bool;
     async fn answer(session: &Rc<Session>, request: Asked) -> Result<Response<Self::Body>, Problem>;
     fn whole(reply: Reply) -> Response<Self::Body>;
+    /// The body, watched until it is sent.
+    fn watched(body: Self::Body, unsent: Unsent) -> Self::Body;
 }
 
 /// The buyers' and services' listener.
@@ -78,6 +79,10 @@ impl Routes for Public {
     fn whole(reply: Reply) -> Reply {
         reply
     }
+
+    fn watched(body: Whole, unsent: Unsent) -> Whole {
+        body.watched(unsent)
+    }
 }
 
 /// The operator's listener.
@@ -93,6 +98,14 @@ impl Routes for Admin {
 
     fn whole(reply: Reply) -> Response<AdminBody> {
         reply.map(AdminBody::Left)
+    }
+
+    fn watched(body: AdminBody, unsent: Unsent) -> AdminBody {
+        match body {
+            AdminBody::Left(whole) => AdminBody::Left(whole.watched(unsent)),
+            // Made page by page as it is read, for operators: however long it takes, one page of it is in memory.
+            export => export,
+        }
     }
 }
 
@@ -136,6 +149,8 @@ fn http2() -> http2::Builder<LocalExec> {
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits::H2_STREAMS_MAX)
         .max_pending_accept_reset_streams(limits::H2_RESETS_MAX)
+        .max_local_error_reset_streams(limits::H2_ERRORS_MAX)
+        .max_send_buf_size(limits::REPLY_PIECE)
         .max_header_list_size(limits::HEAD_MAX as u32)
         .initial_stream_window_size(limits::BATCH_BODY_MAX as u32)
         .initial_connection_window_size(limits::H2_WINDOW)
@@ -167,6 +182,7 @@ async fn respond<R: Routes>(session: Rc<Session>, request: Asked) -> Result<Resp
     let sound = check_message(&session.meter, &request);
     let is_unsound = sound.is_err();
     let result = match sound {
+        Ok(()) if session.meter.is_crowded(session.thread.requests_max()) => Err(Problem::Overloaded),
         Ok(()) => match cors.and_then(|cors| cors.preflight(request.method(), request.headers())) {
             None => R::answer(&session, request).await,
             Some(leave) => Ok(R::whole(leave)),
@@ -186,6 +202,9 @@ async fn respond<R: Routes>(session: Rc<Session>, request: Asked) -> Result<Resp
     // Where the bounds of a message are in doubt, nothing behind it can be trusted to be one.
     if is_http1 && (is_unsound || session.thread.is_stopping()) {
         reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    if !is_http1 {
+        reply = reply.map(|body| R::watched(body, session.meter.sends()));
     }
     Ok(reply)
 }
@@ -224,6 +243,7 @@ fn check_message(meter: &Meter, request: &Request<Incoming>) -> Result<(), Probl
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
     use http_body_util::Full;
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

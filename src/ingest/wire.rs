@@ -89,7 +89,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.meter.wrote(sent.is_ready());
+        match &sent {
+            Poll::Ready(Ok(bytes)) => self.meter.wrote(Some(*bytes)),
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.meter.wrote(None),
+        }
         sent
     }
 }
@@ -137,7 +141,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> hyper::rt::Write for Wire<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let flushed = Pin::new(&mut self.stream).poll_flush(cx);
+        if flushed.is_ready() {
+            // hyper flushes what is below it only once it has nothing left itself.
+            self.meter.flushed();
+        }
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -152,7 +161,7 @@ pub fn last_words(problem: Problem, door: &Door) -> Bytes {
     // A body that is whole is ready at once.
     let frame = Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop()));
     let data = match frame {
-        Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default(),
+        Poll::Ready(Some(Ok(frame))) => frame.into_data().unwrap_or_default().into_bytes(),
         _ => Bytes::new(),
     };
     let mut out = BytesMut::with_capacity(512);

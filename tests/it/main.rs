@@ -10,7 +10,6 @@ mod private_redis;
 
 mod admin;
 mod bad_admin;
-mod bad_requests;
 mod batches;
 mod carts;
 mod claims;
@@ -38,26 +37,8 @@ mod wire;
 mod wrong_pair;
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, OnceLock};
 
-use support::{Server, Site};
-
-/// The server of all tests that do nothing to the engine itself. It ends with this process, however that ends: its
-/// keeper waits for the end of a pipe that only this process holds, ends its own child and removes the folder.
-pub fn shared() -> &'static Server {
-    static SERVER: OnceLock<Server> = OnceLock::new();
-    static KEEPER: Mutex<Option<Child>> = Mutex::new(None);
-    SERVER.get_or_init(|| {
-        let site = Site::new();
-        let server = site.start();
-        let keeper = "read -r end; kill -9 \"$1\" 2>/dev/null; rm -rf \"$2\"";
-        let mut command = Command::new("sh");
-        command.args(["-c", keeper, "keeper", &server.pid().to_string()]).arg(site.folder.keep());
-        *KEEPER.lock().expect("nobody panics with it") = Some(command.stdin(Stdio::piped()).spawn().expect("a shell"));
-        server
-    })
-}
+use support::shared;
 
 /// An address that nobody listens on now.
 pub fn unused() -> SocketAddr {

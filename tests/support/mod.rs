@@ -21,6 +21,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use http::{Answer, Request};
@@ -75,6 +76,22 @@ pub fn within<T>(time: Duration, what: &str, mut get: impl FnMut() -> Option<T>)
         assert!(start.elapsed() < time, "not within {time:?}: {what}");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// The server of all tests that do nothing to the engine itself. It ends with this process, however that ends: its
+/// keeper waits for the end of a pipe that only this process holds, ends its own child and removes the folder.
+pub fn shared() -> &'static Server {
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    static KEEPER: Mutex<Option<Child>> = Mutex::new(None);
+    SERVER.get_or_init(|| {
+        let site = Site::new();
+        let server = site.start();
+        let keeper = "read -r end; kill -9 \"$1\" 2>/dev/null; rm -rf \"$2\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", keeper, "keeper", &server.pid().to_string()]).arg(site.folder.keep());
+        *KEEPER.lock().expect("nobody panics with it") = Some(command.stdin(Stdio::piped()).spawn().expect("a shell"));
+        server
+    })
 }
 
 /// What stays over restarts.
@@ -201,10 +218,18 @@ impl Site {
 
     /// Starts a server without waiting until it is ready; `environment` is for this run only.
     pub fn spawn(&self, environment: &[(&str, &str)]) -> Server {
+        self.spawn_by(|mut command| {
+            command.envs(environment.iter().copied());
+            command
+        })
+    }
+
+    /// The same, by a command that `change` makes of the usual one; it need not keep its environment.
+    pub fn spawn_by(&self, change: impl FnOnce(Command) -> Command) -> Server {
         let log = OpenOptions::new().create(true).append(true).open(self.log()).expect("the log opens");
         let role = self.role.iter().flat_map(|role| ["--role", role]);
-        let mut command = self.command(["serve"].into_iter().chain(role));
-        command.envs(environment.iter().copied()).stdin(Stdio::null());
+        let mut command = change(self.command(["serve"].into_iter().chain(role)));
+        command.stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a second handle")).stderr(log);
         Server {
             child: command.spawn().expect("the server starts"),

@@ -232,13 +232,16 @@ fn memory(config: &Config, figures: &Figures) -> Finding {
 
 fn open_files(most: u64) -> Finding {
     let (need, connections) = (limits::OPEN_FILES_NEEDED, limits::CONNECTIONS_MAX);
+    let room = limits::connections_max(most);
     if most >= need {
         return Finding::fine("open-files", format!("{most} files may be open, {need} are needed at most"));
     }
     Finding::bad(
         "open-files",
         Severity::Danger,
-        format!("{most} files may be open here, but {connections} connections need {need}: buyers can't connect"),
+        format!(
+            "{most} files may be open here, but {connections} connections need {need}: buyers beyond {room} are refused"
+        ),
         format!("raise the limit where the server is started: LimitNOFILE={need} of its unit, or ulimit -n {need}"),
     )
 }

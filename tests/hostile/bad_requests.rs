@@ -1,8 +1,11 @@
 //! What a broken or hostile caller may send to the public listener: each row gets the documented problem (or, where
-//! there is no HTTP to answer to, a closed connection), never a 5xx, never a hang, and the sale goes on.
+//! there is no HTTP to answer to, a closed connection), never a 5xx, never a hang, and the sale goes on. Rows that are not about
+//! HTTP/1.1's own bytes are sent over HTTP/2, too, and must be answered alike.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::h2::{self, END_STREAM, Outcome, Peer};
 use crate::support::Server;
 use crate::support::http::{Connection, Request};
 use crate::support::sale::{claim, flash_sale, limited, red_packet};
@@ -342,12 +345,12 @@ fn try_row(server: &Server, row: &Row) -> Option<String> {
 
 #[test]
 fn a_bad_request_gets_its_problem_and_the_sale_goes_on() {
-    let server = crate::shared();
-    server.create(&flash_sale("bad-sale", 10_000));
-    server.create(&red_packet("bad-packet", 100, 10_000));
-    server.create(&limited("bad-limited", 100, 3));
+    let _others = crate::among_others();
+    let server = campaigns();
+    let before = crate::memory(server.pid());
     let rows: Vec<_> = [fields(), numbers(), routes(), media_and_length(), wire()].into_iter().flatten().collect();
-    assert!(rows.len() >= 100, "{} rows", rows.len());
+    assert!(rows.len() >= 170, "{} rows", rows.len());
+    let free = server.balance("bad-sale")["free"].as_i64();
     let mut wrong = Vec::new();
     for (no, row) in rows.iter().enumerate() {
         wrong.extend(try_row(server, row).map(|what| format!("{}: {what}", row.name)));
@@ -357,12 +360,87 @@ fn a_bad_request_gets_its_problem_and_the_sale_goes_on() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
-    let taken = server.balance("bad-sale")["free"].as_i64();
-    assert_eq!(taken, Some(10_000 - rows.len() as i64), "bad requests have claimed something");
+    let left = server.balance("bad-sale")["free"].as_i64();
+    assert_eq!(left, free.map(|f| f - rows.len() as i64), "bad requests have claimed something");
+    crate::is_well(server, "bad-well", "well-after-1", before, 32.0);
+    println!("{} bad requests over HTTP/1.1", rows.len());
+}
+
+/// The server with the campaigns of these tests; what is counted is sold by one of them alone.
+fn campaigns() -> &'static Server {
+    static MADE: OnceLock<()> = OnceLock::new();
+    let server = crate::shared();
+    MADE.get_or_init(|| {
+        server.create(&flash_sale("bad-sale", 10_000));
+        server.create(&flash_sale("bad-well", 10_000));
+        server.create(&red_packet("bad-packet", 100, 10_000));
+        server.create(&limited("bad-limited", 100, 3));
+    });
+    server
+}
+
+/// A request's fields and its body as HTTP/2 has them.
+type Fields = Vec<(String, Vec<u8>)>;
+
+fn as_http2(bytes: &[u8]) -> (Fields, Vec<u8>) {
+    let end = bytes.windows(4).position(|w| w == b"\r\n\r\n").expect("a request has a head");
+    let mut lines = bytes[..end].split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l));
+    let first = lines.next().expect("a request line");
+    let first: Vec<_> = first.split(|b| *b == b' ').map(<[u8]>::to_vec).collect();
+    let [method, path, _] = &first[..] else { panic!("{first:?}") };
+    let fixed = [(":method", method.clone()), (":scheme", b"http".to_vec()), (":path", path.clone())];
+    let mut fields: Fields = fixed.into_iter().map(|(n, v)| (n.to_owned(), v)).collect();
+    for line in lines {
+        let colon = line.iter().position(|b| *b == b':').expect("a header");
+        let name = String::from_utf8_lossy(&line[..colon]).to_ascii_lowercase();
+        let value = line[colon + 1..].trim_ascii().to_vec();
+        fields.push((if name == "host" { ":authority".to_owned() } else { name }, value));
+    }
+    // What follows the first four may come in any order.
+    fields.sort_by_key(|(name, _)| !name.starts_with(':'));
+    (fields, bytes[end + 4..].to_vec())
+}
+
+#[test]
+fn the_same_requests_over_http_2_are_answered_alike() {
+    let _others = crate::among_others();
+    let server = campaigns();
+    let before = crate::memory(server.pid());
+    let framing = ["a length of 1 TiB", "chunks beyond 16 KiB"];
+    let rows: Vec<_> = [fields(), numbers(), routes(), media_and_length()].into_iter().flatten().collect();
+    let rows: Vec<_> = rows.into_iter().filter(|row| !framing.contains(&row.name)).collect();
+    let mut wrong = Vec::new();
+    // A stream each on as few connections as that takes: a refusal must not end what others use.
+    for (group, rows) in rows.chunks(40).enumerate() {
+        let mut peer = Peer::greet(server.public, &[(4, 1 << 20)]).expect("the server listens");
+        for (row, stream) in rows.iter().zip((1..).step_by(2)) {
+            let (fields, body) = as_http2(&row.bytes);
+            let mut bytes = h2::headers(stream, if body.is_empty() { END_STREAM } else { 0 }, &h2::block(fields));
+            let pieces = body.chunks(16_384).count();
+            for (no, piece) in body.chunks(16_384).enumerate() {
+                let end = if no + 1 == pieces { END_STREAM } else { 0 };
+                bytes.extend(h2::frame(h2::DATA, end, stream, piece));
+            }
+            let outcome = peer.send(&bytes).map(|()| peer.outcome(stream, HANG));
+            let expected = (u64::from(row.status), row.slug.to_owned());
+            let seen = outcome.as_ref().ok().and_then(Outcome::problem);
+            let field = match &outcome {
+                Ok(Outcome::Answer(body)) => body["field"].as_str().unwrap_or_default().to_owned(),
+                _ => String::new(),
+            };
+            if seen != Some(expected) || row.field.is_some_and(|f| f != field) {
+                wrong.push(format!("{}: {outcome:?}", row.name));
+            }
+        }
+        crate::is_well(server, "bad-well", &format!("well-2-{group}"), before, 32.0);
+    }
+    assert!(wrong.is_empty(), "{} of {} rows:\n{}", wrong.len(), rows.len(), wrong.join("\n"));
+    println!("{} bad requests over HTTP/2", rows.len());
 }
 
 #[test]
 fn refused_bodies_do_not_derail_the_requests_pipelined_behind_them() {
+    let _others = crate::among_others();
     let server = crate::shared();
     server.create(&flash_sale("bad-pipeline", 100));
     let mut connection = Connection::open(server.public).unwrap();
@@ -383,6 +461,7 @@ fn refused_bodies_do_not_derail_the_requests_pipelined_behind_them() {
 
 #[test]
 fn a_method_that_is_not_allowed_is_answered_with_those_that_are() {
+    let _others = crate::among_others();
     let server = crate::shared();
     for (method, path, allow) in [
         ("GET", "/v1/campaigns/x/claims", "POST"),
