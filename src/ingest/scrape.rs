@@ -340,7 +340,7 @@ impl Scrape {
         let open = app.buffer.metrics().connections.get() as f64;
         out.gauge("connections", "Open connections of the public listener", open)?;
         let help = "The most of them; beyond it a connection is answered 503 overloaded and closed";
-        out.gauge("connections_max", help, limits::CONNECTIONS_MAX as f64)?;
+        out.gauge("connections_max", help, app.connections_max as f64)?;
         out.gauge("status_waiters", "Status reads that wait for a change", app.waiters.load(Ordering::Relaxed) as f64)?;
         let help = "The most of them; beyond it a read is answered at once";
         out.gauge("status_waiters_max", help, limits::WAITERS_MAX as f64)?;
