@@ -23,7 +23,7 @@ use super::reply::{self, Reply, SLUGS, STATUSES};
 use super::{App, WorkerNow, ops};
 use crate::limits;
 use crate::metrics::LOGGED;
-use crate::queue::{Balance, CampaignView, ClaimOutcome};
+use crate::queue::{CampaignView, ClaimOutcome};
 use crate::sale::{CampaignState, Timestamp};
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -147,15 +147,16 @@ impl Scrape {
         let stock = balances.iter().filter(|(view, _)| view.shown_free().is_some());
         let stock = stock.map(|(view, balance)| ([("campaign", view.id.as_str())], balance.stock as f64));
         out.gauges("stock_units", "Units there are, free or not; none for check-ins", stock)?;
-        let places: [(&str, fn(&Balance) -> u64); 5] = [
-            ("accepted", |b| b.accepted),
-            ("persisted", |b| b.persisted),
-            ("settled", |b| b.settled),
-            ("dead", |b| b.dead),
-            ("returned", |b| b.returned),
-        ];
         let units = balances.iter().flat_map(|(view, balance)| {
-            places.iter().map(|(place, of)| ([("campaign", view.id.as_str()), ("place", *place)], of(balance) as f64))
+            let places = [
+                ("accepted", balance.accepted),
+                ("persisted", balance.persisted),
+                ("settled", balance.settled),
+                ("dead", balance.dead),
+                ("returned", balance.returned),
+            ];
+            let labels = move |place| [("campaign", view.id.as_str()), ("place", place)];
+            places.map(|(place, units)| (labels(place), units as f64))
         });
         out.gauges(
             "units",
