@@ -21,7 +21,8 @@ pub fn run() {
     println!("power cuts: FOREBAY_POWER_CUTS={cuts} FOREBAY_CRASH_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let place = tempfile::tempdir().expect("a temporary folder");
-    let disk = SmallDisk::make(place.path(), 512);
+    // A sparse file: rows and journal of a long run have room, and take what they need.
+    let disk = SmallDisk::make(place.path(), 512 + 16 * cuts);
     let data = disk.folder.join("data");
     let site = Site::new().env("FOREBAY_SEGMENT_BYTES", "2162688");
     let site = site.text("buffer.data_dir", data.to_str().expect("a path"));
