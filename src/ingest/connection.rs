@@ -124,7 +124,14 @@ impl Meter {
     /// The peer took so many bytes of what it is sent, or none for now.
     pub fn wrote(&self, bytes: Option<usize>) {
         match bytes {
-            Some(bytes) => self.taken.set(self.taken.get() + bytes as u64),
+            Some(bytes) => {
+                self.taken.set(self.taken.get() + bytes as u64);
+                // A long answer's body leaves after its request has ended: as long as it does, nothing is idle. (Over HTTP/2 our own pings
+                // leave, too, and answers are noted by themselves.)
+                if bytes > 0 && !self.framed.get() && self.phase.get() == Phase::Idle {
+                    self.since.set(self.now());
+                }
+            }
             None if self.stalled.get() == 0 => {
                 self.stalled.set(self.now());
                 self.taken.set(0);
@@ -181,7 +188,8 @@ impl Meter {
             Phase::Head => self.framed.get(),
             Phase::Busy => false,
         };
-        no_request && self.stalled.get() == 0
+        // Over HTTP/2 an answer may wait for its reader's window, which no stall shows.
+        no_request && self.stalled.get() == 0 && self.unsent.iter().all(|answers| answers.get() == 0)
     }
 
     /// At what it is too slow, if it is.

@@ -61,6 +61,47 @@ fn a_connection_that_stays_too_long_in_a_phase_is_ended() {
 }
 
 #[test]
+fn an_answer_that_goes_on_leaving_is_not_idle_however_long_it_takes() {
+    local(async {
+        for (framed, lives_on) in [(false, true), (true, false)] {
+            let table = Rc::new(Connections::default());
+            let entered = table.enter(None);
+            let meter = entered.meter.clone();
+            meter.received();
+            if framed {
+                meter.speaks_frames();
+            }
+            // The head is there, and with it the request is over; an export's body follows for minutes.
+            drop(meter.begin());
+            for second in 1..300 {
+                table.sweep(second * 1_000, false);
+                meter.wrote(Some(1_000));
+                meter.flushed();
+            }
+            assert_eq!(meter.overdue().is_none(), lives_on, "frames: {framed}");
+            table.sweep(300_000 + limits::IDLE_MILLIS + 1_000, false);
+            assert!(meter.overdue().is_some(), "and then it rests");
+        }
+    });
+}
+
+#[test]
+fn a_stopping_node_waits_for_answers_that_windows_hold_back() {
+    local(async {
+        let table = Rc::new(Connections::default());
+        let entered = table.enter(None);
+        let meter = entered.meter.clone();
+        meter.received();
+        meter.speaks_frames();
+        let answer = meter.sends();
+        drop(meter.begin());
+        assert!(!meter.is_at_rest());
+        drop(answer);
+        assert!(meter.is_at_rest());
+    });
+}
+
+#[test]
 fn trickled_bytes_do_not_prolong_a_head() {
     local(async {
         let table = Rc::new(Connections::default());

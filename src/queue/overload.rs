@@ -229,7 +229,8 @@ impl Meter {
 
     fn answered(&mut self, took: Duration) {
         if self.busy_since.is_none() && self.most == FREE {
-            self.usual = (self.usual * 7 + took) / 8;
+            // A stall of seconds must not make a target of seconds.
+            self.usual = (self.usual * 7 + took.min(BURST)) / 8;
         }
     }
 }

@@ -213,3 +213,17 @@ fn a_batch_that_is_not_answered_counts_as_under_way() {
     assert!(!overload.admits(|| 10));
     drop(taken);
 }
+
+#[test]
+fn one_stall_does_not_make_a_target_of_it() {
+    let mut meter = Meter::new(64);
+    for _ in 0..100 {
+        meter.answered(Duration::from_millis(2));
+    }
+    meter.answered(Duration::from_secs(30));
+    assert!(meter.target() < TARGET * 3, "{:?}", meter.target());
+    for _ in 0..100 {
+        meter.answered(Duration::from_secs(30));
+    }
+    assert!(meter.target() <= BURST * 3, "{:?}", meter.target());
+}
