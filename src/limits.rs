@@ -380,6 +380,9 @@ pub const SOCKET_SEND_BYTES: usize = 128 * 1024;
 /// The first and the longest pause of a listener that is out of descriptors or memory, in milliseconds.
 pub const ACCEPT_PAUSE_MILLIS: (u64, u64) = (50, 1_000);
 
+/// How often at most such a listener says so in the log, in milliseconds; `forebay_accept_pauses_total` has each time.
+pub const ACCEPT_TELL_MILLIS: u64 = 10_000;
+
 /// Status reads that wait for a change at the same time. Beyond it they are answered at once.
 pub const WAITERS_MAX: usize = 10_000;
 

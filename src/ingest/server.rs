@@ -16,7 +16,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -381,6 +381,7 @@ async fn serve<R: Routes, L: Listener>(thread: Rc<Thread>, listener: L) -> io::R
 async fn accept_all<R: Routes, L: Listener>(thread: &Rc<Thread>, listener: &L) -> io::Result<Duration> {
     let mut stopped = pin!(thread.stopped());
     let mut pause = limits::ACCEPT_PAUSE_MILLIS.0;
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             biased;
@@ -399,7 +400,10 @@ async fn accept_all<R: Routes, L: Listener>(thread: &Rc<Thread>, listener: &L) -
             AcceptError::Connection => {}
             AcceptError::Fatal => return Err(error),
             AcceptError::Exhausted => {
-                if pause == limits::ACCEPT_PAUSE_MILLIS.0 {
+                // While connections come and go at the edge, every second accept fails: that is one piece of news.
+                let again = Duration::from_millis(limits::ACCEPT_TELL_MILLIS);
+                if told.is_none_or(|told| told.elapsed() >= again) {
+                    told = Some(clock::tick());
                     tracing::error!(%error, "out of descriptors or memory for connections; new ones wait");
                 }
                 thread.door.app.buffer.metrics().accept_pauses.add(1);
