@@ -4,8 +4,12 @@
 //! time it takes from it, and nothing here is ever in the way: a burst is what the queue is for. Only where a take leaves
 //! commands behind is there a rate, commands decided a second of a time in which there was more to do, and with it a wait. A
 //! wait that lasts, or one that no patience is long enough for, is overload: claims beyond what is decided within the target
-//! are refused at once, while the buffer goes on at its full rate. Refusing by the length of the queue alone could not do that:
+//! are refused at once, while the buffer goes on at the rate that it has. Refusing by the length of the queue alone could not do that:
 //! what is 50 ms of one Redis is 5 s of another.
+//!
+//! What it does not follow: a take's fixed cost that rises while the bound is on. What a take usually costs is learnt only while nothing
+//! stands, because under overload neighbouring lanes and full batches add to it, and a target that grew with that would grow for ever. Then
+//! the bound is too small for the slower buffer until the overload ends.
 //!
 //! The idea is CoDel's (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012): a queue that empties is good, however
 //! long it was, and a standing one is bad. What is done about it is not: a claim is never dropped once it is in the queue, so
