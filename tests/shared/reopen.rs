@@ -9,6 +9,7 @@ mod checks;
 #[path = "reopen/world.rs"]
 mod world;
 
+use forebay::sale::{Claim, Entry, Event, Fate, Moved};
 use forebay::workers::shared::reopen::ReopenError;
 use world::{Loss, World};
 
@@ -56,6 +57,70 @@ fn one_loss_after_another() {
     for seed in 30..36 {
         run(seed, &[Loss::Old, Loss::All, Loss::Nothing, Loss::Old]);
     }
+}
+
+/// A buyer takes two units and gives them back, by way of a gate that dies before it has kept that; takes one of them again, and
+/// the other. Then Redis is lost. Both later claims were acknowledged, and the first holds nothing any more.
+#[test]
+fn an_end_that_was_lost_shows_in_the_claims_that_took_its_place() {
+    for is_drained in [false, true] {
+        let mut world = World::new(70);
+        let first = world.claim_of(world::PLENTY, 1, 2);
+        world.submit(vec![first], true);
+        let Some(Event::Claimed(held)) = checks::all(&mut world).pop().map(|entry| entry.event) else {
+            panic!("no claim")
+        };
+        if is_drained {
+            world.drain_all();
+        }
+        world.submit(vec![World::end_of(&held, Fate::Cancelled)], false);
+        for _ in 0..2 {
+            let again = world.claim_of(world::PLENTY, 1, 1);
+            world.submit(vec![again], true);
+        }
+        world.lose(Loss::All);
+        world.reopen();
+        checks::check(&mut world);
+        let entries = checks::all(&mut world);
+        let ends: Vec<&Moved> = entries
+            .iter()
+            .filter_map(|entry| if let Event::Moved(moved) = &entry.event { Some(moved) } else { None })
+            .collect();
+        let [end] = ends[..] else { panic!("{ends:?}") };
+        assert_eq!((end.claim_id, end.to, &*end.by), (held.claim_id, Fate::Cancelled, "forebay worker"));
+        assert_eq!(
+            entries.last().map(|entry| entry.seq.0),
+            Some(held.seq.0 + 3),
+            "it took the position that was its own"
+        );
+        world.drain_all();
+        checks::check_database(&mut world);
+    }
+}
+
+/// What a paid claim holds stays where it is: nothing that was lost can have given it back.
+#[test]
+fn a_lost_end_is_never_that_of_a_paid_claim() {
+    let mut world = World::new(71);
+    let claims: Vec<_> = (0..2).map(|_| world.claim_of(world::PLENTY, 1, 1)).collect();
+    claims.into_iter().for_each(|claim| world.submit(vec![claim], true));
+    let claims: Vec<Claim> = checks::all(&mut world)
+        .into_iter()
+        .filter_map(|entry| if let Event::Claimed(claim) = entry.event { Some(claim) } else { None })
+        .collect();
+    world.submit(vec![World::end_of(&claims[0], Fate::Settled)], true);
+    world.submit(vec![World::end_of(&claims[1], Fate::Cancelled)], false);
+    let again = world.claim_of(world::PLENTY, 1, 1);
+    world.submit(vec![again], true);
+    world.lose(Loss::All);
+    world.reopen();
+    checks::check(&mut world);
+    let ended =
+        |entry: Entry| if let Event::Moved(moved) = entry.event { Some((moved.claim_id, moved.to)) } else { None };
+    let ends: Vec<_> = checks::all(&mut world).into_iter().filter_map(ended).collect();
+    assert_eq!(ends, [(claims[0].claim_id, Fate::Settled), (claims[1].claim_id, Fate::Cancelled)]);
+    world.drain_all();
+    checks::check_database(&mut world);
 }
 
 #[test]

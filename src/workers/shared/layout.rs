@@ -2,7 +2,7 @@
 //!
 //! The head of `library/state.lua` says which key holds what. Nothing is decided here; what was decided is entered, also where
 //! something before it is lost. Positions that nobody has become voids, except where what follows shows what must have been
-//! there: a claim that came due and made room ([`gaps`]).
+//! there: a claim that came due, or that its buyer gave back, and that made room ([`gaps`]).
 
 mod gaps;
 mod sale;
@@ -147,7 +147,7 @@ impl Layout {
     fn make_room(&mut self, claim: &Claim, gaps: &mut Gaps) -> Result<(), LayoutError> {
         let sale = self.sale(claim.seq, claim.campaign.0)?;
         while let Some(misfit) = sale.misfits(claim) {
-            let Some(expired) = gaps.expire(sale, claim, misfit) else {
+            let Some(ended) = gaps.end(sale, claim, misfit) else {
                 tracing::error!(
                     campaign = %sale.spec.id,
                     entry = claim.seq.0,
@@ -156,8 +156,17 @@ impl Layout {
                 );
                 break;
             };
-            let Event::Moved(moved) = &expired.event else { break };
-            sale.end(expired.seq, moved);
+            let Event::Moved(moved) = &ended.event else { break };
+            if moved.to == Fate::Cancelled {
+                tracing::warn!(
+                    campaign = %sale.spec.id,
+                    entry = ended.seq.0,
+                    claim = %moved.claim_id,
+                    next = claim.seq.0,
+                    "the cancellation of a claim was lost; its buyer's next claim shows it, and it is entered again"
+                );
+            }
+            sale.end(ended.seq, moved);
         }
         Ok(())
     }

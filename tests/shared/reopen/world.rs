@@ -10,7 +10,9 @@ use forebay::queue::redis::protocol::{self, Retiring, Word};
 use forebay::queue::{AdminAction, AdminCommand, ClaimCommand, Lease, MoveCommand};
 use forebay::sale::check_in::{Day, Zone};
 use forebay::sale::red_packet::Seed;
-use forebay::sale::{Asked, CampaignNo, CampaignSpec, ClaimId, Durability, Entry, Event, Fate, Seq, Timestamp, UserId};
+use forebay::sale::{
+    Asked, CampaignNo, CampaignSpec, Claim, ClaimId, Durability, Entry, Event, Fate, Seq, Timestamp, UserId,
+};
 use forebay::store::sqlite::SqliteStore;
 use forebay::store::{Database, Mode, Store};
 use forebay::workers::batch;
@@ -26,14 +28,19 @@ pub const JOURNAL: u128 = 0xdb;
 const START: i64 = 1_800_000_000_000_000;
 const MINUTE: i64 = 60_000_000;
 
-const SPECS: [&str; 3] = [
+const SPECS: [&str; 4] = [
     r#"{"id":"sale","kind":"flash_sale","opens_at":"2026-01-01T00:00:00Z","closes_at":"2036-01-01T00:00:00Z",
         "per_user_limit":2,"stock":25,"currency":"CNY","price":990,"reservation_ttl":"15m"}"#,
     r#"{"id":"packet","kind":"red_packet","opens_at":"2026-01-01T00:00:00Z","closes_at":"2036-01-01T00:00:00Z",
         "stock":20,"currency":"CNY","red_packet":{"total":2000,"min":1,"max":300,"split":"random"}}"#,
     r#"{"id":"daily","kind":"check_in","opens_at":"2026-01-01T00:00:00Z","closes_at":"2036-01-01T00:00:00Z",
         "check_in":{"points":10,"time_zone":"UTC"},"stock":null}"#,
+    // More than anybody asks for, so that a unit that came back is missed by nobody but its buyer.
+    r#"{"id":"plenty","kind":"flash_sale","opens_at":"2026-01-01T00:00:00Z","closes_at":"2036-01-01T00:00:00Z",
+        "per_user_limit":2,"stock":10000,"currency":"CNY","price":990}"#,
 ];
+/// The campaign's number of which nobody is sold out.
+pub const PLENTY: CampaignNo = CampaignNo(3);
 
 /// What becomes of Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +158,7 @@ impl World {
     }
 
     /// Has a gate call the library; where it `lives`, it keeps what was accepted, and acknowledges it.
-    fn submit(&mut self, commands: Vec<Vec<u8>>, lives: bool) {
+    pub fn submit(&mut self, commands: Vec<Vec<u8>>, lives: bool) {
         let gate = self.draw(2) as usize;
         let answer = self.call(gate, &commands);
         let said = protocol::submitted(&answer, &[]).expect("an answer");
@@ -174,9 +181,15 @@ impl World {
     }
 
     fn claim(&mut self) -> Vec<u8> {
-        let campaign = CampaignNo(self.draw(3) as u32);
-        let user = UserId::parse(&format!("u{}", self.draw(30))).expect("a user");
-        let quantity = if campaign.0 == 0 { 1 + self.draw(2) as u32 } else { 1 };
+        let campaign = CampaignNo(self.draw(SPECS.len() as u64) as u32);
+        let user = self.draw(30);
+        let quantity = if [0, 3].contains(&campaign.0) { 1 + self.draw(2) as u32 } else { 1 };
+        self.claim_of(campaign, user, quantity)
+    }
+
+    /// The claim of a user.
+    pub fn claim_of(&mut self, campaign: CampaignNo, user: u64, quantity: u32) -> Vec<u8> {
+        let user = UserId::parse(&format!("u{user}")).expect("a user");
         let (user_hash, random, keyed) = (KEY.user(&user), self.draw(1 << 34), self.draw(2) == 0);
         let claim_id = ClaimId::new(Timestamp(self.now), user_hash, random);
         let key = keyed.then(|| KEY.key(campaign, &user, &random.to_string()));
@@ -186,20 +199,26 @@ impl World {
         protocol::claim(&command, Durability::Disk, if campaign.0 == 2 { &days } else { &[] })
     }
 
-    /// The end of something that somebody holds, if anybody does.
-    fn end(&mut self) -> Option<Vec<u8>> {
+    /// The end of something that somebody holds, if anybody does, and whether it may be lost: not where somebody else may have what was
+    /// given back.
+    fn end(&mut self) -> Option<(Vec<u8>, bool)> {
         let claims = self.acked.iter().filter_map(|(seq, item)| {
             match protocol::entry(item, *seq, Durability::Disk).expect("an entry").event {
-                Event::Claimed(claim) if claim.campaign.0 < 2 => Some(claim),
+                Event::Claimed(claim) if claim.campaign.0 != 2 => Some(claim),
                 _ => None,
             }
         });
         let claims: Vec<_> = claims.collect();
         let claim = claims.get(self.draw(claims.len().max(1) as u64) as usize)?;
         let to = if self.draw(3) == 0 { Fate::Settled } else { Fate::Cancelled };
+        Some((Self::end_of(claim, to), claim.campaign == PLENTY))
+    }
+
+    /// The end of a claim.
+    pub fn end_of(claim: &Claim, to: Fate) -> Vec<u8> {
         let (claim_id, campaign, user) = (claim.claim_id, claim.campaign, claim.user);
         let command = MoveCommand { claim_id, campaign, user, to, by: "shop".into(), reason: "".into() };
-        Some(protocol::end(&command, &claim.user))
+        protocol::end(&command, &claim.user)
     }
 
     fn sweep(&mut self) {
@@ -220,8 +239,9 @@ impl World {
                     self.sweep();
                 }
                 2..7 => {
-                    let ends: Vec<_> = self.end().into_iter().collect();
-                    self.submit(ends, true);
+                    if let Some((end, may_be_lost)) = self.end() {
+                        self.submit(vec![end], lives || !may_be_lost);
+                    }
                 }
                 _ => {
                     let claims = (0..1 + self.draw(3)).map(|_| self.claim()).collect();

@@ -5,11 +5,22 @@
 //! not settled in time made room for another, which was acknowledged. Whoever sees the second without the first would find
 //! more held than there is. So where a claim does not fit, a claim that had come due takes a position before it that nobody has,
 //! as its expiry: nobody can have been told otherwise, or what they were told would be among the entries.
+//!
+//! The same is done for a claim that its own buyer stands in the way of, and that time did not end: it was cancelled, by way of a gate that
+//! died before it kept that, or that an operator has given up. Were it left, both would hold the same unit of the buyer's limit,
+//! and the database would refuse the later one, which was acknowledged. Whose claim made room for somebody else's can't be told;
+//! that one stays, and the database's sums are the last line.
+//!
+//! Claims come in the order of their positions, and each takes the first one that will do: so as many as possible find one.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::sale::{Held, Misfit, Sale};
 use crate::sale::{Claim, ClaimId, Entry, Event, Fate, Moved, Seq, Timestamp, Units};
+
+/// Who cancelled a claim whose cancellation was lost, and why, as its entry says.
+const BY: &str = "forebay worker";
+const REASON: &str = "its end was lost with Redis: the same buyer's next claim shows that it was given back";
 
 /// The positions, and what they were found to be.
 pub(super) struct Gaps {
@@ -32,35 +43,33 @@ impl Gaps {
         Self { retired, free: free.collect(), times, ended: ended.collect(), filled: BTreeMap::new() }
     }
 
-    /// Fills one with the expiry of a claim of `sale` that makes room for `claim`, and gives the entry; none where nothing can have
+    /// Fills one with the end of a claim of `sale` that makes room for `claim`, and gives the entry; none where nothing can have
     /// been that.
-    pub(super) fn expire(&mut self, sale: &Sale, claim: &Claim, misfit: Misfit) -> Option<Entry> {
+    pub(super) fn end(&mut self, sale: &Sale, claim: &Claim, misfit: Misfit) -> Option<Entry> {
         if self.free.is_empty() {
             return None;
         }
-        let mine = sale.by_user.get(&claim.user).into_iter().flatten().filter_map(|at| sale.held.get(at));
-        let (place, held) = match misfit {
+        let (place, held, to) = match misfit {
             Misfit::Holder => {
+                let mine = sale.by_user.get(&claim.user).into_iter().flatten().filter_map(|at| sale.held.get(at));
                 let mut all: Vec<&Held> = mine.collect();
                 // First what stands in the very place that the claim took.
                 all.sort_by_key(|held| (held.hold.hold != claim.hold, held.seq));
-                all.into_iter().find_map(|held| self.place(held, claim.seq).map(|place| (place, *held)))
+                let expired = all.iter().find_map(|held| self.expiry(held, claim.seq));
+                expired.or_else(|| all.iter().find_map(|held| self.cancellation(held, claim.seq)))
             }
-            Misfit::Stock => {
-                let mut all = sale.held.values();
-                all.find_map(|held| self.place(held, claim.seq).map(|place| (place, *held)))
-            }
+            Misfit::Stock => sale.held.values().find_map(|held| self.expiry(held, claim.seq)),
         }?;
         self.free.remove(&place);
-        let (quantity, amount) = (Units(held.hold.quantity.into()), held.hold.amount);
+        let (by, reason) = if to == Fate::Expired { ("", "") } else { (BY, REASON) };
         let moved = Moved {
             claim_id: held.hold.claim_id,
             campaign: sale.no,
-            quantity,
-            amount,
-            to: Fate::Expired,
-            by: Box::default(),
-            reason: Box::default(),
+            quantity: Units(held.hold.quantity.into()),
+            amount: held.hold.amount,
+            to,
+            by: by.into(),
+            reason: reason.into(),
         };
         let (seq, at) = (self.retired.plus(place as u64 + 1), self.times[place]);
         let entry = Entry { seq, at, event: Event::Moved(moved) };
@@ -68,15 +77,25 @@ impl Gaps {
         Some(entry)
     }
 
-    /// The first position at which `held` may have expired before position `until`.
-    fn place(&self, held: &Held, until: Seq) -> Option<usize> {
+    /// `held` as it expired, at the first position before `until` at which that may have been.
+    fn expiry(&self, held: &Held, until: Seq) -> Option<(usize, Held, Fate)> {
         let due = held.due?;
-        if held.hold.settled || self.ended.contains(&held.hold.claim_id) {
-            return None;
-        }
+        let place = self.places(held, until).find(|place| self.times[*place] >= due)?;
+        Some((place, *held, Fate::Expired))
+    }
+
+    /// `held` as it was cancelled, at the first position before `until` at which that may have been.
+    fn cancellation(&self, held: &Held, until: Seq) -> Option<(usize, Held, Fate)> {
+        Some((self.places(held, until).next()?, *held, Fate::Cancelled))
+    }
+
+    /// The positions before `until` at which `held` may have been given back; none where its end is known.
+    fn places(&self, held: &Held, until: Seq) -> impl Iterator<Item = usize> {
         let place_of = |seq: Seq| (seq.0.saturating_sub(self.retired.0 + 1)) as usize;
-        let places = self.free.range(place_of(held.seq.next())..place_of(until));
-        places.copied().find(|place| self.times[*place] >= due)
+        let (from, upto) = (place_of(held.seq.next()), place_of(until));
+        // A later one than `until` is there where the database was written to since its end was read; the opening is lost then.
+        let may_have_ended = from < upto && !held.hold.settled && !self.ended.contains(&held.hold.claim_id);
+        may_have_ended.then(|| self.free.range(from..upto).copied()).into_iter().flatten()
     }
 
     /// What was found, by place, and every entry's time.
