@@ -119,7 +119,11 @@ impl Buffer {
         Self(Arc::new(Shared {
             queue: ArrayQueue::new(limits::QUEUE_MAX),
             bell: Doorbell::default(),
-            overload: Arc::new(Overload::new(if gate.is_some() { limits::LANE_ENOUGH } else { limits::BATCH_MAX })),
+            overload: Arc::new(Overload::new(if gate.is_some() {
+                limits::OVERLOAD_LANES_FLOOR
+            } else {
+                limits::BATCH_MAX
+            })),
             mailboxes: (0..settings.fronts).map(|_| Arc::default()).collect(),
             published,
             gate,

@@ -7,13 +7,16 @@
 //! are refused at once, while the buffer goes on at the rate that it has. Refusing by the length of the queue alone could not do that:
 //! what is 50 ms of one Redis is 5 s of another.
 //!
-//! What it does not follow: a take's fixed cost that rises while the bound is on. What a take usually costs is learnt only while nothing
-//! stands, because under overload neighbouring lanes and full batches add to it, and a target that grew with that would grow for ever. Then
-//! the bound is too small for the slower buffer until the overload ends.
+//! What one take costs by itself is learnt while nothing stands: under overload neighbouring lanes and full batches add to it, and a
+//! target that grew with that would grow for ever. But where that cost rises while the bound is on (a disk grows slow), the bound
+//! is too small for it, the rate falls with the bound, and the bound with the rate. So where the rate has fallen by half, the
+//! bound goes down to its floor for a few takes, and the shortest of them tells what one costs by itself now. While that keeps the target up
+//! it is looked at again every few seconds, and may only go down then: beside other gates that do the same it would go up for ever.
 //!
 //! The idea is CoDel's (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012): a queue that empties is good, however
 //! long it was, and a standing one is bad. What is done about it is not: a claim is never dropped once it is in the queue, so
-//! new ones are kept out by a bound on commands under way, rate × target (Little's law).
+//! new ones are kept out by a bound on commands under way, rate × target (Little's law). Emptying the line for a moment to measure it is
+//! BBR's ProbeRTT (Cardwell et al., "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016).
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -27,6 +30,7 @@ const PATIENCE: Duration = Duration::from_millis(limits::OVERLOAD_PATIENCE_MILLI
 const BURST: Duration = Duration::from_millis(limits::OVERLOAD_BURST_MILLIS);
 const OVER: Duration = Duration::from_millis(limits::OVERLOAD_OVER_MILLIS);
 const WINDOW: Duration = Duration::from_millis(limits::OVERLOAD_WINDOW_MILLIS);
+const PROBE_AGAIN: Duration = Duration::from_millis(limits::OVERLOAD_PROBE_AGAIN_MILLIS);
 
 /// No bound.
 const FREE: usize = usize::MAX;
@@ -78,18 +82,18 @@ impl Overload {
     /// answers delivered. Whoever takes calls it, one at a time.
     pub fn set_out(self: &Arc<Self>, taken: usize, left: usize) -> UnderWay {
         let now = tick();
-        if taken > 0 || self.is_on() {
-            self.took(now, taken, left);
-        }
-        UnderWay { overload: self.clone(), since: now, commands: taken }
+        let is_probe = (taken > 0 || self.is_on()) && self.took(now, taken, left);
+        UnderWay { overload: self.clone(), since: now, commands: taken, is_probe }
     }
 
-    fn took(&self, now: Instant, taken: usize, left: usize) {
+    /// Whether the take is one that a probe counts.
+    fn took(&self, now: Instant, taken: usize, left: usize) -> bool {
         let under_way = self.taken.fetch_add(taken, Ordering::Relaxed) + taken + left;
         let refused = self.refused.swap(false, Ordering::Relaxed);
         let mut meter = self.meter();
         let was = meter.most;
         let most = meter.took(now, Take { taken, is_more: left > 0, under_way, refused });
+        let is_probe = meter.probe.is_some() && under_way <= meter.floor;
         self.most.store(most, Ordering::Relaxed);
         if (was == FREE) != (most == FREE) {
             let rate = meter.rate as u64;
@@ -105,6 +109,7 @@ impl Overload {
                 );
             }
         }
+        is_probe
     }
 
     fn meter(&self) -> MutexGuard<'_, Meter> {
@@ -119,13 +124,14 @@ pub struct UnderWay {
     overload: Arc<Overload>,
     since: Instant,
     commands: usize,
+    is_probe: bool,
 }
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
         if self.commands > 0 {
             self.overload.taken.fetch_sub(self.commands, Ordering::Relaxed);
-            self.overload.meter().answered(tick().saturating_duration_since(self.since));
+            self.overload.meter().answered(tick().saturating_duration_since(self.since), self.is_probe);
         }
     }
 }
@@ -139,6 +145,16 @@ struct Take {
     refused: bool,
 }
 
+/// The bound is at its floor, to see what a take costs by itself.
+#[derive(Debug)]
+struct Probe {
+    since: Instant,
+    /// The shortest so far, from taken to answered, and how many there were.
+    shortest: Duration,
+    takes: u32,
+    may_raise: bool,
+}
+
 /// The measuring, without threads and clocks of its own.
 #[derive(Debug)]
 struct Meter {
@@ -150,8 +166,15 @@ struct Meter {
     busy_since: Option<Instant>,
     /// What was taken in how much of busy time, since the rate was last worked out.
     window: (usize, Duration),
-    /// From taken to answered where a take leaves nothing behind, averaged over the last ones.
+    /// When the rate was last worked out.
+    worked_out: Option<Instant>,
+    /// What a take costs by itself, from taken to answered: averaged over the last ones that left nothing behind, or what a probe found.
     usual: Duration,
+    /// The highest rate since the bound is on, or since the last probe.
+    best: f64,
+    probe: Option<Probe>,
+    /// When to look again whether `usual` is less by now.
+    probe_at: Option<Instant>,
     /// Since when the wait is longer than the target.
     standing_since: Option<Instant>,
     /// The last time when the bound was felt.
@@ -166,7 +189,11 @@ impl Meter {
             rate: 0.0,
             busy_since: None,
             window: (0, Duration::ZERO),
+            worked_out: None,
             usual: Duration::ZERO,
+            best: 0.0,
+            probe: None,
+            probe_at: None,
             standing_since: None,
             felt: None,
             most: FREE,
@@ -184,18 +211,24 @@ impl Meter {
         if let Some(since) = self.busy_since {
             self.window.0 += take.taken;
             self.window.1 += now.saturating_duration_since(since);
-            self.work_out();
+            self.work_out(now);
         }
         let is_busy = take.is_more || take.refused;
         self.busy_since = is_busy.then_some(now);
         if self.most != FREE {
-            if take.refused {
+            if take.refused && self.probe.is_none() {
                 self.felt = Some(now);
             }
             if self.felt.is_none_or(|felt| now.saturating_duration_since(felt) >= OVER) {
                 *self = Self { usual: self.usual, ..Self::new(self.floor) };
-            } else {
-                self.most = self.bound();
+                return self.most;
+            }
+            self.probe(now);
+            self.most = self.bound();
+            if self.probe.is_some() {
+                // What is kept out for this says nothing about the rate.
+                self.most = self.floor;
+                self.busy_since = None;
             }
             return self.most;
         }
@@ -217,21 +250,52 @@ impl Meter {
         self.most
     }
 
-    /// The rate over the last window; the first one is short, because a queue grows fast. Two takes alone say nothing: they may
-    /// be of two lanes that set out together.
-    fn work_out(&mut self) {
+    /// The rate over the last window; the first one is short, because a queue grows fast, and so is one that took long to come together, out of
+    /// moments in which more came than the bound let in. Two takes alone say nothing: they may be of two lanes that set out together.
+    fn work_out(&mut self, now: Instant) {
         let (taken, time) = self.window;
-        if time >= if self.rate == 0.0 { WINDOW / 10 } else { WINDOW } {
+        let is_old = self.worked_out.is_none_or(|then| now.saturating_duration_since(then) >= WINDOW);
+        if time >= if is_old { WINDOW / 10 } else { WINDOW } {
+            self.worked_out = Some(now);
             self.rate = taken as f64 / time.as_secs_f64();
             self.window = (0, Duration::ZERO);
+            self.best = self.best.max(self.rate);
         }
+    }
+
+    /// Begins or ends a probe where it is time for that.
+    fn probe(&mut self, now: Instant) {
+        let Some(probe) = &self.probe else {
+            // Where nobody is kept out, it is what comes that has fallen.
+            let is_felt = self.felt.is_some_and(|felt| now.saturating_duration_since(felt) < WINDOW);
+            let has_fallen = self.rate < self.best / 2.0;
+            if is_felt && (has_fallen || self.probe_at.is_some_and(|at| now >= at)) {
+                self.probe = Some(Probe { since: now, shortest: BURST, takes: 0, may_raise: has_fallen });
+            }
+            return;
+        };
+        // First all that was let in before has to be decided.
+        let longest = self.target() + BURST * 2;
+        if probe.takes < limits::OVERLOAD_PROBE_TAKES && now.saturating_duration_since(probe.since) < longest {
+            return;
+        }
+        if probe.takes > 0 {
+            self.usual = if probe.may_raise { probe.shortest } else { self.usual.min(probe.shortest) };
+        }
+        self.best = self.rate;
+        self.probe_at = (self.target() > TARGET).then(|| now + PROBE_AGAIN);
+        self.probe = None;
     }
 
     fn bound(&self) -> usize {
         ((self.rate * self.target().as_secs_f64()) as usize).max(self.floor)
     }
 
-    fn answered(&mut self, took: Duration) {
+    fn answered(&mut self, took: Duration, is_probe: bool) {
+        if let Some(probe) = self.probe.as_mut().filter(|_| is_probe) {
+            probe.shortest = probe.shortest.min(took);
+            probe.takes += 1;
+        }
         if self.busy_since.is_none() && self.most == FREE {
             // A stall of seconds must not make a target of seconds.
             self.usual = (self.usual * 7 + took.min(BURST)) / 8;

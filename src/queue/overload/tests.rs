@@ -14,7 +14,7 @@ struct Paper {
 
 impl Paper {
     fn floor(self) -> usize {
-        if self.batch == limits::LANE_BATCH_MAX { limits::LANE_ENOUGH } else { limits::BATCH_MAX }
+        if self.batch == limits::LANE_BATCH_MAX { limits::OVERLOAD_LANES_FLOOR } else { limits::BATCH_MAX }
     }
 
     /// Commands a second.
@@ -39,6 +39,15 @@ impl Seen {
     }
 }
 
+/// A batch that is on its way: until and since when, when its commands were submitted, and whether it is a probe's.
+#[derive(Clone)]
+struct Batch {
+    until: u64,
+    since: u64,
+    submitted: Vec<u64>,
+    is_probe: bool,
+}
+
 /// Time in microseconds, in steps of one.
 struct Run {
     paper: Paper,
@@ -47,7 +56,7 @@ struct Run {
     now: u64,
     due: f64,
     queue: std::collections::VecDeque<u64>,
-    lanes: Vec<Option<(u64, Vec<u64>, u64)>>,
+    lanes: Vec<Option<Batch>>,
     shared_until: u64,
     refused: bool,
 }
@@ -68,7 +77,7 @@ impl Run {
     }
 
     fn under_way(&self) -> usize {
-        self.queue.len() + self.lanes.iter().flatten().map(|(_, batch, _)| batch.len()).sum::<usize>()
+        self.queue.len() + self.lanes.iter().flatten().map(|batch| batch.submitted.len()).sum::<usize>()
     }
 
     /// Offers `rate` commands a second for `micros`.
@@ -99,21 +108,25 @@ impl Run {
     }
 
     fn work(&mut self, lane: usize, seen: &mut Seen) {
-        if let Some((until, batch, since)) = self.lanes[lane].take_if(|(until, ..)| *until <= self.now) {
-            seen.waits.extend(batch.iter().map(|submitted| until - submitted));
-            self.meter.answered(Duration::from_micros(until - since));
+        if let Some(batch) = self.lanes[lane].take_if(|batch| batch.until <= self.now) {
+            seen.waits.extend(batch.submitted.iter().map(|submitted| batch.until - submitted));
+            self.meter.answered(Duration::from_micros(batch.until - batch.since), batch.is_probe);
         }
         if self.lanes[lane].is_some() || self.queue.is_empty() {
             return;
         }
         let count = self.queue.len().min(self.paper.batch);
-        let batch: Vec<u64> = self.queue.drain(..count).collect();
+        let submitted: Vec<u64> = self.queue.drain(..count).collect();
         self.shared_until = self.shared_until.max(self.now) + count as u64 * self.paper.each;
-        self.lanes[lane] = Some((self.shared_until + self.paper.fixed, batch, self.now));
+        let until = self.shared_until + self.paper.fixed;
+        self.lanes[lane] = Some(Batch { until, since: self.now, submitted, is_probe: false });
         let is_more = count == self.paper.batch && !self.queue.is_empty();
         let take =
             Take { taken: count, is_more, under_way: self.under_way(), refused: std::mem::take(&mut self.refused) };
         self.meter.took(self.at(self.now), take);
+        if let Some(batch) = &mut self.lanes[lane] {
+            batch.is_probe = self.meter.probe.is_some() && take.under_way <= self.meter.floor;
+        }
     }
 }
 
@@ -196,6 +209,31 @@ fn it_follows_a_buffer_that_becomes_slower_and_faster_again() {
     assert_eq!(run.offer(fast.capacity() * 0.5, SECOND).refused, 0);
 }
 
+/// A disk grows slow in the midst of it: what was under way at once before would leave it idle now, and less and less would be.
+#[test]
+fn it_follows_a_take_that_costs_more_and_less_again_while_too_much_is_asked() {
+    for fixed in [10_000, 30_000, 80_000] {
+        let (_, fast) = BUFFERS[2];
+        let slow = Paper { fixed, ..fast };
+        let mut run = Run::new(fast);
+        run.offer(fast.capacity() * 3.0, 2 * SECOND);
+        run.paper = slow;
+        run.offer(fast.capacity() * 3.0, 2 * SECOND);
+        let mut seen = run.offer(fast.capacity() * 3.0, 10 * SECOND);
+        let goodput = seen.waits.len() as f64 / 10.0;
+        assert!(goodput >= 0.9 * slow.capacity(), "{fixed}: {goodput} of {} a second", slow.capacity());
+        assert!(seen.quantile(0.99) <= 5 * fixed, "{fixed}: {} µs", seen.quantile(0.99));
+        run.paper = fast;
+        run.offer(fast.capacity() * 3.0, 6 * SECOND);
+        let mut seen = run.offer(fast.capacity() * 3.0, 4 * SECOND);
+        assert!(seen.waits.len() as f64 / 4.0 >= 0.9 * fast.capacity());
+        assert!(seen.quantile(0.99) <= 20_000, "{fixed}, and back: {} µs", seen.quantile(0.99));
+        run.offer(fast.capacity() * 0.5, SECOND / 10);
+        assert_eq!(run.offer(fast.capacity() * 0.5, 2 * SECOND).refused, 0, "{fixed}, afterwards");
+        assert_eq!(run.meter.most, FREE);
+    }
+}
+
 #[test]
 fn a_batch_that_is_not_answered_counts_as_under_way() {
     let overload = Arc::new(Overload::new(1));
@@ -218,12 +256,12 @@ fn a_batch_that_is_not_answered_counts_as_under_way() {
 fn one_stall_does_not_make_a_target_of_it() {
     let mut meter = Meter::new(64);
     for _ in 0..100 {
-        meter.answered(Duration::from_millis(2));
+        meter.answered(Duration::from_millis(2), false);
     }
-    meter.answered(Duration::from_secs(30));
-    assert!(meter.target() < TARGET * 3, "{:?}", meter.target());
+    meter.answered(Duration::from_secs(30), false);
+    assert!(meter.target() < Duration::from_millis(60), "{:?}", meter.target());
     for _ in 0..100 {
-        meter.answered(Duration::from_secs(30));
+        meter.answered(Duration::from_secs(30), false);
     }
     assert!(meter.target() <= BURST * 3, "{:?}", meter.target());
 }
