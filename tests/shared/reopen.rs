@@ -98,6 +98,19 @@ fn an_end_that_was_lost_shows_in_the_claims_that_took_its_place() {
     }
 }
 
+/// Campaigns that are in the database, and of which nobody has claimed anything: those of tomorrow.
+#[test]
+fn campaigns_without_claims_are_there_for_whoever_comes_later() {
+    let mut world = World::new(72);
+    world.drain_all();
+    world.lose(Loss::All);
+    world.reopen();
+    checks::check(&mut world);
+    let claim = world.claim_of(world::PLENTY, 1, 1);
+    world.submit(vec![claim], true);
+    checks::check(&mut world);
+}
+
 /// What a paid claim holds stays where it is: nothing that was lost can have given it back.
 #[test]
 fn a_lost_end_is_never_that_of_a_paid_claim() {

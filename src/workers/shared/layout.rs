@@ -223,7 +223,8 @@ impl Layout {
     }
 
     /// Turns it into commands; meta comes last.
-    pub fn into_commands(self, epoch: u64) -> Laying {
+    pub fn into_commands(mut self, epoch: u64) -> Laying {
+        Sale::spread(&mut self.sales);
         let (last, time, campaigns) = (self.last(), self.time, self.sales.len() as u32);
         let meta = layout::meta(last, time, campaigns, self.retired);
         let mut rest: Vec<Vec<u8>> =

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use forebay::queue::redis::protocol::item;
-use forebay::queue::{codec, redis::protocol::layout};
+use forebay::queue::codec;
+use forebay::queue::redis::protocol::{self, item, layout};
 use forebay::sale::{Claim, ClaimId, Entry, Event, Fate, Moved, Seq, UserId};
 use redis::Value;
 
@@ -81,8 +81,25 @@ fn shares(world: &mut World, key: &str) -> Vec<i64> {
     all.iter().map(share).collect()
 }
 
+/// Whoever reads the campaigns from the beginning, page by page, sees all of them: a gate that starts, a worker that takes over, the audit.
+fn check_pages(world: &mut World) {
+    let (mut since, mut seen) = (Seq(0), Vec::new());
+    loop {
+        let answer = world.connection.call("changes", &[since.to_string().as_bytes(), b"2"]).expect("open");
+        let changes = protocol::changes(&answer).expect("an answer");
+        seen.extend(changes.campaigns.iter().map(|campaign| campaign.no.0));
+        since = changes.seq;
+        if changes.campaigns.len() < 2 {
+            break;
+        }
+    }
+    seen.sort_unstable();
+    assert_eq!(seen, (0..world.specs.len() as u32).collect::<Vec<_>>(), "campaigns that a reader sees");
+}
+
 /// What Redis says is what the entries come to.
 pub fn check(world: &mut World) {
+    check_pages(world);
     let entries = all(world);
     let sums = sums(&entries, world.specs.len());
     for (no, sum) in sums.iter().enumerate() {

@@ -4,7 +4,7 @@
 //! left need not follow from each other. What was acknowledged is entered all the same; the numbers may then say that less than
 //! nothing is free, and nobody is given anything until they do not.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use crate::limits;
 use crate::queue::Replay;
@@ -334,6 +334,18 @@ impl Sale {
         // What is missing took shares, or brought some back: what is left goes out all the same, none of it twice.
         let left = left.max(0);
         (0..shares).map(|at| left / shares as i64 + i64::from((at as i64) < left % shares as i64)).collect()
+    }
+
+    /// Has each of all campaigns changed at a position of its own, none of them 0: readers come by these, page by page, and behind a
+    /// position. The database tells no position of a campaign without claims; there are at least as many as campaigns.
+    pub(super) fn spread(sales: &mut [Self]) {
+        let mut taken = BTreeSet::new();
+        let lost: Vec<usize> =
+            (0..sales.len()).filter(|at| sales[*at].last == Seq(0) || !taken.insert(sales[*at].last)).collect();
+        let mut free = (1..).map(Seq).filter(|seq| !taken.contains(seq));
+        for at in lost {
+            sales[at].last = free.next().unwrap_or_default();
+        }
     }
 
     /// Gives the commands that lay it out.
