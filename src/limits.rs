@@ -380,6 +380,9 @@ pub const SOCKET_SEND_BYTES: usize = 128 * 1024;
 /// The first and the longest pause of a listener that is out of descriptors or memory, in milliseconds.
 pub const ACCEPT_PAUSE_MILLIS: (u64, u64) = (50, 1_000);
 
+/// How often at most a front end says in the log that reads of the database fail, in milliseconds; their number is in the metrics.
+pub const READ_TELL_MILLIS: u64 = 10_000;
+
 /// How often at most such a listener says so in the log, in milliseconds; `forebay_accept_pauses_total` has each time.
 pub const ACCEPT_TELL_MILLIS: u64 = 10_000;
 

@@ -19,6 +19,7 @@ use super::reply::{self, ClaimDocument, Problem, Reply};
 use super::routes::{Query, has_etag};
 use super::waits::{Place, Waits};
 use super::{App, Door};
+use crate::clock::Seldom;
 use crate::limits;
 use crate::queue::pending::Waiting;
 use crate::queue::{Away, CampaignView, Unsettled};
@@ -117,9 +118,12 @@ impl From<StoredClaim> for Seen {
     }
 }
 
-/// A read that failed.
+/// A read that failed. While the database is away that is every one of them.
 pub(super) fn unavailable(error: StoreError) -> Problem {
-    tracing::warn!(%error, "a read failed");
+    static NEWS: Seldom = Seldom::new();
+    if let Some(others) = NEWS.is_due(Duration::from_millis(limits::READ_TELL_MILLIS)) {
+        tracing::warn!(%error, others, "a read failed");
+    }
     Problem::StoreUnavailable
 }
 

@@ -42,6 +42,9 @@ pub const WORK_HUNG_MILLIS: u64 = 2 * STORE_HANG_MILLIS;
 /// How often a worker looks which gates have come and gone, in milliseconds. A gate's first claims wait for it.
 pub const WORK_GATES_MILLIS: u64 = 200;
 
+/// How often at most a worker says in the log that it can't, in milliseconds.
+pub const WORK_TELL_MILLIS: u64 = 10_000;
+
 /// Campaigns whose names are read in one call.
 pub const WORK_NAMES_MAX: usize = 500;
 

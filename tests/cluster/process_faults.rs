@@ -8,7 +8,9 @@ use rustix::process::Signal;
 use crate::clock;
 use crate::events::Said;
 use crate::run::{Run, Scenario};
-use crate::support::{stderr, stdout};
+use crate::support::http::Request;
+use crate::support::sale::{claim, end, flash_sale};
+use crate::support::{PATIENCE, http, stderr, stdout, within};
 use crate::world::{ALL, GATES, WORKERS, World};
 
 /// The lease of a partition, as it is configured.
@@ -31,6 +33,7 @@ pub const SCENARIOS: &[Scenario] = &[
     ("everything_starts_in_any_order", orders_of_start),
     ("clocks_are_wrong_by_an_hour", wrong_clocks),
     ("a_gate_that_never_comes_back_keeps_an_emptied_redis_closed", lost_gate),
+    ("a_gate_that_is_dismissed_while_it_serves_acknowledges_nothing_more", dismissed_alive),
     ("what_a_dismissed_gate_had_is_given_up_and_it_may_not_serve_again", lost_claims),
 ];
 
@@ -300,12 +303,53 @@ fn lost_gate(run: &mut Run<'_>) {
     return_anew(run);
 }
 
+fn dismissed_alive(run: &mut Run<'_>) {
+    run.calm();
+    // Nobody who could tell Redis of it is there.
+    run.world.workers.iter_mut().for_each(|worker| worker.kill());
+    let id = run.world.gates[LOST].id();
+    let dismissed = run.world.gates[0].site.run(["recover", "--dismiss-gate", &id, "--yes"]);
+    assert!(dismissed.status.success(), "{}{}", stdout(&dismissed), stderr(&dismissed));
+    // Answers that were on their way.
+    std::thread::sleep(Duration::from_millis(500));
+    let after = Instant::now();
+    std::thread::sleep(run.scale.gone / 3);
+    let served = run.load.events().count(&[LOST], after, Instant::now(), Said::Yes);
+    assert_eq!(served, 0, "a dismissed gate has acknowledged claims");
+    let (status, why) = run.world.gates[LOST].readiness();
+    assert_eq!(status, 503, "{why}");
+    let others = run.load.events().count(&LEFT, after, Instant::now(), Said::Yes);
+    assert!(others > 0, "the other gates stood still, too");
+    run.world.gates[LOST].kill();
+    run.load.close(LOST, true);
+    run.world.workers.iter_mut().for_each(|worker| worker.start());
+    return_anew(run);
+}
+
 fn lost_claims(run: &mut Run<'_>) {
+    let own = format!("own-{}", run.load.campaigns().tag);
+    run.world.create(LEFT[0], &flash_sale(&own, 100));
     run.calm();
     run.world.store_proxy.refuse(true);
+    let paid = paid_elsewhere(run, &own);
     run.calm();
     run.load.hold();
     run.given_up.gate = Some(LOST);
     dismiss(run);
     return_anew(run);
+    let rows = format!("SELECT claim_id, status FROM claims WHERE campaign = '{own}'");
+    let paid = [[paid, "settled".to_owned()]];
+    within(PATIENCE, "what was paid at another gate is a row", || (run.world.sql(&rows) == paid).then_some(()));
+}
+
+/// The id of a claim that the gate to be lost has acknowledged, and another one that it is paid.
+fn paid_elsewhere(run: &Run<'_>, campaign: &str) -> String {
+    let ask = |gate: usize, request: &Request, status: u16| {
+        let answer = http::once(run.world.gates[gate].site.public, request, PATIENCE).expect("an answer");
+        assert_eq!(answer.status, status, "{}", answer.text());
+        answer.json()
+    };
+    let claimed = ask(LOST, &claim(campaign, "payer"), 202);
+    ask(LEFT[0], &end(&claimed, "settle"), 200);
+    claimed["claim_id"].as_str().expect("an id").to_owned()
 }

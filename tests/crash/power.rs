@@ -9,16 +9,22 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::client::Client;
 use crate::ledger::Ledger;
-use crate::rounds::{number, open_sales};
+use crate::rounds::{number, open_sales, series};
 use crate::small_disk::SmallDisk;
 use crate::support::{Site, eventually};
 
 const CUTS: u64 = 8;
+/// The most cuts between two judgements.
+const SERIES: u64 = 50;
 
 pub fn run() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
     let (cuts, seed) = (number("FOREBAY_POWER_CUTS", CUTS), number("FOREBAY_CRASH_SEED", now));
     println!("power cuts: FOREBAY_POWER_CUTS={cuts} FOREBAY_CRASH_SEED={seed}");
+    series(cuts, SERIES).into_iter().zip(seed..).for_each(|(cuts, seed)| judged(cuts, seed));
+}
+
+fn judged(cuts: u64, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let place = tempfile::tempdir().expect("a temporary folder");
     // A sparse file: rows and journal of a long run have room, and take what they need.

@@ -15,6 +15,8 @@ use crate::support::{Server, Site};
 
 /// Rounds of a usual run.
 const ROUNDS: u64 = 36;
+/// The most rounds between two judgements.
+const SERIES: u64 = 200;
 
 /// The points, each with the most visits to let pass first.
 const POINTS: [(&str, u64); 7] = [
@@ -62,6 +64,17 @@ pub fn run() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
     let (rounds, seed) = (number("FOREBAY_CRASH_ROUNDS", ROUNDS), number("FOREBAY_CRASH_SEED", now));
     println!("crash rounds: FOREBAY_CRASH_ROUNDS={rounds} FOREBAY_CRASH_SEED={seed}");
+    series(rounds, SERIES).into_iter().zip(seed..).for_each(|(rounds, seed)| judged(rounds, seed));
+}
+
+/// Splits so many rounds into nearly equal series of at most `most`. Each is judged by itself, on folders of its own: a long run tells what
+/// it has found by then, and its ledger stays short enough to be read every round.
+pub fn series(rounds: u64, most: u64) -> Vec<u64> {
+    let count = rounds.div_ceil(most);
+    (0..count).map(|no| rounds / count + u64::from(no < rounds % count)).collect()
+}
+
+fn judged(rounds: u64, seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let site = Site::new().env("FOREBAY_SEGMENT_BYTES", "2162688");
     let path = site.folder.path().join("ledger");

@@ -7,8 +7,10 @@ use anyhow::Context;
 
 use crate::config::Config;
 use crate::engine::recover::{Told, Wish};
+use crate::queue::redis::client::Connection;
 use crate::queue::redis::protocol::{self, Status};
 use crate::store::{Database, GateRecord, GateState, Mode};
+use crate::workers::shared::gates;
 
 /// Looks, and does what was asked.
 ///
@@ -23,11 +25,22 @@ pub(in crate::engine) fn run(config: &Config, wish: &Wish) -> anyhow::Result<Tol
     told
 }
 
-fn status(config: &Config) -> anyhow::Result<Status> {
+/// How the partition stands, over a connection for more; and which gates have offered for an opening that is under way.
+struct Buffer {
+    connection: Connection,
+    status: Status,
+    offered: Vec<u128>,
+}
+
+fn buffer(config: &Config) -> anyhow::Result<Buffer> {
     let server = super::server(config)?.ok_or_else(|| anyhow::anyhow!("buffer.kind is not \"redis\""))?;
     let mut connection = server.connect()?;
-    let answer = connection.call("status", &[b""])?;
-    Ok(protocol::status(&answer)?)
+    let status = protocol::status(&connection.call("status", &[b""])?)?;
+    let offered = match &status.recovery {
+        Some(token) => gates::offered(&mut connection, token)?,
+        None => Vec::new(),
+    };
+    Ok(Buffer { connection, status, offered })
 }
 
 async fn look(config: &Config, store: &Database, wish: &Wish) -> anyhow::Result<Told> {
@@ -36,15 +49,21 @@ async fn look(config: &Config, store: &Database, wish: &Wish) -> anyhow::Result<
         "--keep and --accept-loss are for a journal and its database; with buffer.kind = \"redis\" there is --dismiss-gate"
     );
     let mut text = String::new();
-    let status = status(config);
-    let is_open = status.as_ref().is_ok_and(|status| status.is_open);
-    let _ = match &status {
-        Ok(status) => writeln!(text, "redis:    {}", words(status)),
+    let mut buffer = buffer(config);
+    let is_open = buffer.as_ref().is_ok_and(|buffer| buffer.status.is_open);
+    let _ = match &buffer {
+        Ok(buffer) => writeln!(text, "redis:    {}", words(&buffer.status)),
         Err(error) => writeln!(text, "redis:    {error:#}"),
     };
     let gates = store.gates().await.context("the gates that the database knows")?;
     for gate in &gates {
-        let _ = writeln!(text, "gate:     {:032x} {}, since {}", gate.id, state(gate), gate.changed_at);
+        let _ = writeln!(
+            text,
+            "gate:     {:032x} {}, since {}",
+            gate.id,
+            state(gate, buffer.as_ref().ok()),
+            gate.changed_at
+        );
     }
     if let Some(id) = wish.dismiss_gate {
         let known = gates.iter().find(|gate| gate.id == id);
@@ -52,6 +71,16 @@ async fn look(config: &Config, store: &Database, wish: &Wish) -> anyhow::Result<
         if known.state == GateState::Dismissed {
             let _ = writeln!(text, "It was dismissed before.");
         } else if wish.yes {
+            // First, so that it acknowledges nothing that an opening would not ask it for.
+            match buffer.as_mut().map(|buffer| gates::shut_out(&mut buffer.connection, id)) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => {
+                    anyhow::bail!("--dismiss-gate: Redis was not told to take nothing more from it: {error}")
+                }
+                Err(_) => {
+                    text.push_str("Redis can't be told to take nothing more from it: make sure that it is stopped.\n")
+                }
+            }
             store.set_gate(id, GateState::Dismissed, "forebay recover").await?;
             let _ = writeln!(
                 text,
@@ -69,6 +98,11 @@ async fn look(config: &Config, store: &Database, wish: &Wish) -> anyhow::Result<
     }
     if is_open {
         let _ = writeln!(text, "The partition is open; there is nothing to do.");
+    } else if buffer.is_err() {
+        let _ = writeln!(
+            text,
+            "Nothing is admitted while Redis is away; whom an opening waits for is known once it is back."
+        );
     } else {
         let _ = writeln!(
             text,
@@ -90,9 +124,13 @@ fn words(status: &Status) -> String {
     format!("{is}; {} entries wait, the last is {}", status.entries, status.seq)
 }
 
-fn state(gate: &GateRecord) -> &'static str {
+fn state(gate: &GateRecord, buffer: Option<&Buffer>) -> &'static str {
+    let is_asked = buffer.is_some_and(|buffer| buffer.status.recovery.is_some());
+    let has_offered = buffer.is_some_and(|buffer| buffer.offered.contains(&gate.id));
     match gate.state {
-        GateState::Active => "is active: an opening waits for it",
+        GateState::Active if has_offered => "is active, and has offered what it keeps",
+        GateState::Active if is_asked => "is missing: the opening waits for it",
+        GateState::Active => "is active",
         GateState::Left => "has left",
         GateState::Dismissed => "is dismissed",
     }

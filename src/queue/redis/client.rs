@@ -39,6 +39,8 @@ pub enum Refused {
     Closed,
     /// Another connection has taken this lane over.
     Lane,
+    /// The lane's gate has left, or was dismissed.
+    Left,
 }
 
 impl fmt::Display for Refused {
@@ -50,6 +52,7 @@ impl fmt::Display for Refused {
             Self::Epoch(epoch) => write!(f, "the partition is open under epoch {epoch}"),
             Self::Closed => f.write_str("it was started anew, and the partition is not open yet"),
             Self::Lane => f.write_str("another connection has taken this lane over"),
+            Self::Left => f.write_str("this gate has left, or was dismissed"),
         }
     }
 }
@@ -229,6 +232,7 @@ fn refused(words: &str) -> CallError {
         "EMPTY" => Refused::Empty,
         "CLOSED" => Refused::Closed,
         "LANE" => Refused::Lane,
+        "LEFT" => Refused::Left,
         "LAYOUT" => Refused::Layout(rest.to_owned()),
         "FENCED" => Refused::Fenced(rest.to_owned()),
         "EPOCH" => match rest.parse() {

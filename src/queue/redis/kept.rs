@@ -189,13 +189,20 @@ impl<D: Disk> Kept<D> {
     /// It is not known whether any of it is kept: nothing of it may be acknowledged, and nothing is kept any more
     /// ([`Self::failed`]). Only bytes that are no entries ([`KeptError::Block`]) do no such harm.
     pub fn keep(&self, epoch: u64, first: Seq, at: Timestamp, count: u32, entries: &[u8]) -> Result<(), KeptError> {
-        let block = Block { epoch, first, at, count, entries };
-        block.check()?;
+        self.keep_all(vec![Block { epoch, first, at, count, entries }])
+    }
+
+    /// The same for entries of several calls, or for some of theirs, with one sync.
+    ///
+    /// # Errors
+    /// As [`Self::keep`]'s.
+    pub fn keep_all(&self, blocks: Vec<Block<'_>>) -> Result<(), KeptError> {
+        blocks.iter().try_for_each(Block::check)?;
         let mut queue = lock(&self.queue);
-        queue.waiting.extend(block.pieces().into_iter().map(|piece| Waiting {
-            epoch,
+        queue.waiting.extend(blocks.into_iter().flat_map(Block::pieces).map(|piece| Waiting {
+            epoch: piece.epoch,
             first: piece.first,
-            at,
+            at: piece.at,
             count: piece.count,
             entries: piece.entries.to_vec(),
         }));

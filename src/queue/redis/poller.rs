@@ -162,6 +162,9 @@ impl Rounds {
     fn join(&mut self, connection: &mut Connection, status: &Status) -> Result<(), CallError> {
         let (gate, kept) = (self.poller.gate.clone(), self.poller.kept.clone());
         if gate.epoch() == Some(status.epoch) {
+            if status.gate == GateState::Left {
+                gate.close(Closed::Stuck(format!("gate {} was dismissed while it served", gate.name())));
+            }
             return Ok(());
         }
         let has_part = self.offered.contains(&status.opened_by)

@@ -12,7 +12,7 @@ use super::lease::Lease;
 use super::term::{Break, Term};
 use crate::cache::shared::news;
 use crate::cache::touched::Touched;
-use crate::clock::tick;
+use crate::clock::{Seldom, tick};
 use crate::limits;
 use crate::queue::HashKey;
 use crate::queue::letters::{LetterDone, LetterWish};
@@ -50,6 +50,8 @@ pub(super) struct Chores {
     key: HashKey,
     gates: Every,
     registering: Option<JoinHandle<Result<Vec<gates::Change>, StoreError>>>,
+    /// Gates could not be registered.
+    unregistered: Seldom,
     wishes: Every,
     wish: Option<(wishes::Asked, JoinHandle<LetterDone>)>,
     carts: Every,
@@ -67,6 +69,7 @@ impl Chores {
             key,
             gates: Every::millis(limits::WORK_GATES_MILLIS),
             registering: None,
+            unregistered: Seldom::new(),
             wishes: Every::millis(limits::WORK_WISH_MILLIS),
             wish: None,
             carts: Every::millis(limits::WORK_CARTS_MILLIS),
@@ -80,7 +83,11 @@ impl Chores {
         if let Some(work) = self.registering.take_if(|work| work.is_finished()) {
             match self.handle.block_on(work) {
                 Ok(Ok(changes)) => gates::tell(connection, &changes)?,
-                Ok(Err(error)) => tracing::warn!(%error, "gates can't be registered: new ones wait"),
+                Ok(Err(error)) => {
+                    if let Some(others) = self.unregistered.is_due(Duration::from_millis(limits::WORK_TELL_MILLIS)) {
+                        tracing::warn!(%error, others, "gates can't be registered: new ones wait");
+                    }
+                }
                 Err(error) => tracing::error!(%error, "registering gates has failed"),
             }
         }

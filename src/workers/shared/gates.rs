@@ -11,6 +11,16 @@ use crate::store::{Database, GateRecord, GateState, StoreError};
 const EXCHANGE: &str = "if redis.call('HGET', KEYS[1], ARGV[1]) == ARGV[2] then \
                         redis.call('HSET', KEYS[1], ARGV[1], ARGV[3]) end";
 
+/// Says that a gate has left, and takes its lanes from whoever has them: no call of theirs that comes later is taken.
+const SHUT_OUT: &str = "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) \
+                        local lane = 'L:' .. ARGV[1] .. '.' \
+                        for _, field in ipairs(redis.call('HKEYS', KEYS[2])) do \
+                          if string.sub(field, 1, #lane) == lane then \
+                            local said = redis.call('HGET', KEYS[2], field) \
+                            redis.call('HSET', KEYS[2], field, (string.gsub(said, '^%S+', '-', 1))) \
+                          end \
+                        end";
+
 /// The fields of a hash whose names are gates.
 fn pairs(hash: &Value) -> Result<Vec<(u128, String)>, CallError> {
     let wrong = || CallError::Protocol("a hash of gates that can't be read".to_owned());
@@ -87,6 +97,27 @@ pub(super) fn tell(connection: &mut Connection, changes: &[Change]) -> Result<()
         tracing::info!(gate = %format!("{id:032x}"), now, "a gate's registration has changed");
     }
     Ok(())
+}
+
+/// Has Redis take nothing more from a gate that is to be dismissed, and may still serve.
+///
+/// # Errors
+/// Redis': the gate may be able to go on.
+pub fn shut_out(connection: &mut Connection, gate: u128) -> Result<(), CallError> {
+    let keys = ["gates", "meta"].map(|key| connection.key(key));
+    let mut call = cmd("EVAL");
+    call.arg(SHUT_OUT).arg(2).arg(&keys).arg(format!("{gate:032x}")).arg(Word::Left.word());
+    connection.command(&call).map(|_| ())
+}
+
+/// Those that have offered what they keep for the opening that is under way, which calls itself `token`.
+///
+/// # Errors
+/// Redis', or what can't be read.
+pub fn offered(connection: &mut Connection, token: &str) -> Result<Vec<u128>, CallError> {
+    let key = connection.key("offered");
+    let all = pairs(&connection.command(cmd("HGETALL").arg(key))?)?;
+    Ok(all.into_iter().filter(|(_, said)| said.split(' ').next() == Some(token)).map(|(gate, _)| gate).collect())
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use super::{Lane, Postman};
 use crate::clock::Clock;
 use crate::queue::carts::CartBase;
 use crate::queue::redis::gate::GateClock;
+use crate::queue::redis::kept::Block;
+use crate::sale::CampaignNo;
 use crate::sale::check_in::Day;
-use crate::sale::{CampaignNo, Seq, Timestamp};
 
 /// Why a call has no outcomes.
 pub(super) enum Failed {
@@ -98,23 +99,25 @@ impl Lane {
         self.lanes.gate.saw_retired(submitted.retired);
         // Acknowledge after durable: Redis may come back with less than it said, and then this is what it gets again.
         if submitted.count > 0 {
-            self.keep(epoch, submitted.first, submitted.at, submitted.count, &submitted.entries)?;
+            let (first, at, count) = (submitted.first, submitted.at, submitted.count);
+            self.keep(vec![Block { epoch, first, at, count, entries: &submitted.entries }])?;
         }
         read(self, &submitted).map_err(unreadable)
     }
 
     /// Writes down what Redis has accepted.
-    pub(super) fn keep(&self, epoch: u64, first: Seq, at: Timestamp, count: u32, entries: &[u8]) -> Result<(), Failed> {
+    pub(super) fn keep(&self, blocks: Vec<Block<'_>>) -> Result<(), Failed> {
         let metrics = &self.lanes.gate.published().metrics;
+        let (count, bytes) = blocks.iter().fold((0, 0), |(n, all), b| (n + u64::from(b.count), all + b.entries.len()));
         let begun = crate::clock::tick();
-        self.lanes.kept.keep(epoch, first, at, count, entries).map_err(|error| {
+        self.lanes.kept.keep_all(blocks).map_err(|error| {
             tracing::error!(%error, "the gate's journal failed: nothing is acknowledged here any more until a restart");
             self.lanes.gate.fail();
             Failed::NotKept
         })?;
         metrics.journal_sync.observe_time(begun.elapsed());
-        metrics.commit_entries.observe(count.into());
-        metrics.journal_bytes.add(entries.len() as u64);
+        metrics.commit_entries.observe(count);
+        metrics.journal_bytes.add(bytes as u64);
         Ok(())
     }
 

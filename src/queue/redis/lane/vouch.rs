@@ -1,5 +1,7 @@
 //! Whoever tells of something keeps it. What another gate had accepted may be told here before that gate has written it down, and
-//! that gate may never come to it; the same goes for a call of this one whose answer was lost.
+//! that gate may never come to it; the same goes for a call of this one whose answer was lost. And whoever is told that a claim is paid
+//! is told that there is one: it is kept with its end, or the end of a claim that nobody has is all that is left where the other gate's
+//! folder is lost with Redis.
 
 use super::super::super::codec;
 use super::super::super::command::{CartOutcome, Command, Look, MoveDone, Outcome, Refusal};
@@ -10,6 +12,7 @@ use super::batch::Failed;
 use crate::clock::Clock;
 use crate::limits;
 use crate::queue::redis::gate::GateClock;
+use crate::queue::redis::kept::Block;
 use crate::sale::{Claim, ClaimId, Entry, Event, Seq};
 
 /// What an outcome tells of that may still wait for the database.
@@ -17,6 +20,8 @@ use crate::sale::{Claim, ClaimId, Entry, Event, Seq};
 enum Told {
     /// A claim, or its end.
     Claim(ClaimId),
+    /// A claim that has come to its end here, and now: that is written down.
+    Ended(ClaimId),
     /// The entry at a position.
     Entry(Seq),
 }
@@ -35,8 +40,12 @@ impl Lane {
             if let Failed::Call(error) = &error {
                 self.failed(error);
             }
-            for ((at, outcome), _) in outcomes.iter_mut().zip(&told).filter(|(_, told)| told.is_some()) {
-                *outcome = batch[*at].command.not_durable();
+            for ((at, outcome), told) in outcomes.iter_mut().zip(&told) {
+                match told {
+                    None => {}
+                    Some(Told::Ended(_)) => *outcome = Outcome::Unknown,
+                    Some(Told::Claim(_) | Told::Entry(_)) => *outcome = batch[*at].command.not_durable(),
+                }
             }
         }
         outcomes
@@ -49,8 +58,11 @@ impl Lane {
         match outcome {
             Outcome::Replayed(replay) if replay.seq > retired => Some(Told::Entry(replay.seq)),
             Outcome::Refused(Refusal::AlreadyClaimed(id)) if !is_over(*id) => Some(Told::Claim(*id)),
-            Outcome::Moved(Ok(MoveDone::Repeated)) => match command {
-                Command::Move(command) => Some(Told::Claim(command.claim_id)),
+            Outcome::Moved(Ok(done)) => match (command, done) {
+                (Command::Move(command), MoveDone::Repeated) => Some(Told::Claim(command.claim_id)),
+                (Command::Move(command), MoveDone::Moved) if !is_over(command.claim_id) => {
+                    Some(Told::Ended(command.claim_id))
+                }
                 _ => None,
             },
             Outcome::Cart(CartOutcome::Replayed(seq)) if *seq > retired => Some(Told::Entry(*seq)),
@@ -62,21 +74,20 @@ impl Lane {
         let looks: Vec<Vec<u8>> = all
             .iter()
             .map(|told| match told {
-                Told::Claim(id) => self.encode(&Command::Look(Look::Waiting(id.tag()))),
+                Told::Claim(id) | Told::Ended(id) => self.encode(&Command::Look(Look::Waiting(id.tag()))),
                 Told::Entry(seq) => protocol::look_entries(*seq, 1),
             })
             .collect();
         let is_it = |told: &Told, entry: &Entry| match told {
             Told::Claim(id) => claim_of(&entry.event) == Some(*id),
+            Told::Ended(id) => matches!(&entry.event, Event::Claimed(claim) if claim.claim_id == *id),
             Told::Entry(_) => true,
         };
         let found = self.look(&looks)?;
-        for (told, entries) in all.iter().zip(found) {
-            for entry in entries.iter().filter(|entry| is_it(told, entry)) {
-                self.keep_entries(std::slice::from_ref(entry))?;
-            }
-        }
-        Ok(())
+        let its =
+            |(told, entries): (&Told, Vec<Entry>)| entries.into_iter().filter(|e| is_it(told, e)).collect::<Vec<_>>();
+        let entries: Vec<Entry> = all.iter().zip(found).flat_map(its).collect();
+        self.keep_entries(&entries)
     }
 
     /// Makes looks whose answers are entries that wait.
@@ -87,13 +98,20 @@ impl Lane {
         })
     }
 
-    /// Writes entries down that follow each other and are of one time.
+    /// Writes entries down, wherever they stand.
     fn keep_entries(&self, entries: &[Entry]) -> Result<(), Failed> {
-        let Some(first) = entries.first() else { return Ok(()) };
+        if entries.is_empty() {
+            return Ok(());
+        }
         let epoch = self.link.as_ref().map_or(0, |link| link.epoch);
-        let mut bytes = Vec::new();
-        entries.iter().for_each(|entry| codec::encode(&mut bytes, &entry.event));
-        self.keep(epoch, first.seq, first.at, entries.len() as u32, &bytes)
+        let encoded = |entry: &Entry| {
+            let mut bytes = Vec::new();
+            codec::encode(&mut bytes, &entry.event);
+            bytes
+        };
+        let bytes: Vec<Vec<u8>> = entries.iter().map(encoded).collect();
+        let blocks = entries.iter().zip(&bytes);
+        self.keep(blocks.map(|(e, bytes)| Block { epoch, first: e.seq, at: e.at, count: 1, entries: bytes }).collect())
     }
 
     /// What still waits of the entries that a call made, all of it written down here.
@@ -112,14 +130,15 @@ impl Lane {
             return Ok(Vec::new());
         }
         let looks: Vec<Vec<u8>> = ids.iter().map(|id| protocol::look_claim(id.tag())).collect();
-        let mut found: Vec<Claim> = Vec::new();
+        let (mut found, mut entries): (Vec<Claim>, Vec<Entry>) = Default::default();
         for entry in self.look(&looks)?.concat() {
             let Event::Claimed(claim) = &entry.event else { continue };
             if ids.contains(&claim.claim_id) && found.iter().all(|known| known.claim_id != claim.claim_id) {
-                self.keep_entries(std::slice::from_ref(&entry))?;
                 found.push(*claim);
+                entries.push(entry);
             }
         }
+        self.keep_entries(&entries)?;
         Ok(found)
     }
 }

@@ -58,9 +58,13 @@ end
 
 -- KEYS: meta. ARGV: nonce, epoch, lane, session, clock. From now on the lane is this session's alone: a call of an earlier
 -- one that is still on its way will be refused. Answers nonce, and of the lane's last call its nonce ("" for none), the
--- seq of its first entry and how many entries it made.
+-- seq of its first entry and how many entries it made. A lane's name is its gate's, a point and a number; one that has left, or was
+-- dismissed, is refused.
 local function hello(keys, args)
   local ctx, why = begin(keys[1], args[2], args[5], args[3])
+  if ctx and redis.call("HGET", ctx.prefix .. "gates", string.match(args[3], "^[^.]*")) == "left" then
+    ctx, why = nil, "LEFT"
+  end
   if not ctx then
     return redis.error_reply("REFUSED " .. why)
   end

@@ -253,7 +253,10 @@ impl Making {
         let Some(layout) = &mut self.layout else { return Err(ReopenError::Lost) };
         layout.entries(&std::mem::take(&mut self.items), self.durability)?;
         if layout.voids() > 0 {
-            tracing::warn!(positions = layout.voids(), "positions that were given out and never acknowledged are lost");
+            tracing::warn!(
+                positions = layout.voids(),
+                "positions that were given out are lost: nobody was told of what was there, but by a gate that was dismissed since"
+            );
         }
         self.owners = layout.owners().into();
         Ok(())
