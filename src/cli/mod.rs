@@ -131,7 +131,7 @@ pub struct AuditArgs {
     /// Only this campaign.
     #[arg(long, value_name = "ID")]
     pub campaign: Option<String>,
-    /// Receipts to match, one a line; - reads standard input.
+    /// Claims to match as they were answered with 202, one JSON document a line; - reads standard input.
     #[arg(long, value_name = "FILE")]
     pub receipts: Option<PathBuf>,
     /// Print the result as JSON.
