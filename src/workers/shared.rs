@@ -13,7 +13,7 @@
 
 mod ahead;
 mod chores;
-mod gates;
+pub mod gates;
 mod layout;
 mod lease;
 pub mod reopen;
