@@ -1,8 +1,8 @@
 //! Limits on what waits for a decision when more comes than can be decided.
 
 /// What a claim may wait for its decision while more come than are decided, in milliseconds. As long as answers take in the 99th
-/// percentile at 0.8 of what goes through, so that whoever is let in under overload waits about as long as ever. Half of it cost a Redis that
-/// decides 2,000 a second a sixth of that: calls of so few carry mostly themselves.
+/// percentile at 0.8 of what goes through, so that whoever is let in under overload waits about as long as ever. Half of it
+/// cost a Redis that decides 2,000 a second a sixth of that: calls of so few carry mostly themselves.
 pub const OVERLOAD_TARGET_MILLIS: u64 = 20;
 
 /// Commands of a gate's lanes that may be under way however slow Redis is: some for each lane, so that none of them ever waits

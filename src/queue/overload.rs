@@ -10,8 +10,9 @@
 //! What one take costs by itself is learnt while nothing stands: under overload neighbouring lanes and full batches add to it, and a
 //! target that grew with that would grow for ever. But where that cost rises while the bound is on (a disk grows slow), the bound
 //! is too small for it, the rate falls with the bound, and the bound with the rate. So where the rate has fallen by half, the
-//! bound goes down to its floor for a few takes, and the shortest of them tells what one costs by itself now. While that keeps the target up
-//! it is looked at again every few seconds, and may only go down then: beside other gates that do the same it would go up for ever.
+//! bound goes down to its floor for a few takes, and the shortest of them tells what one costs by itself now. While that keeps the
+//! target up it is looked at again every few seconds, and may only go down then: beside other gates that do the same it would go up
+//! for ever.
 //!
 //! The idea is CoDel's (Nichols and Jacobson, "Controlling Queue Delay", ACM Queue 10(5), 2012): a queue that empties is good, however
 //! long it was, and a standing one is bad. What is done about it is not: a claim is never dropped once it is in the queue, so
@@ -250,8 +251,9 @@ impl Meter {
         self.most
     }
 
-    /// The rate over the last window; the first one is short, because a queue grows fast, and so is one that took long to come together, out of
-    /// moments in which more came than the bound let in. Two takes alone say nothing: they may be of two lanes that set out together.
+    /// The rate over the last window; the first one is short, because a queue grows fast, and so is one that took long to come
+    /// together, out of moments in which more came than the bound let in. Two takes alone say nothing: they may be of two lanes
+    /// that set out together.
     fn work_out(&mut self, now: Instant) {
         let (taken, time) = self.window;
         let is_old = self.worked_out.is_none_or(|then| now.saturating_duration_since(then) >= WINDOW);
