@@ -98,6 +98,30 @@ fn an_end_that_was_lost_shows_in_the_claims_that_took_its_place() {
     }
 }
 
+/// Two of three claims are given back, and one of these ends is lost; the next claim takes two units in the place of the other.
+/// Which one is gone can't be told, so none is ended that the buyer may hold.
+#[test]
+fn a_lost_end_is_not_guessed_where_it_may_be_that_of_a_claim_that_is_held() {
+    let mut world = World::new(73);
+    for _ in 0..3 {
+        let claim = world.claim_of(world::THREE, 1, 1);
+        world.submit(vec![claim], true);
+    }
+    let claimed = |entry: Entry| if let Event::Claimed(claim) = entry.event { Some(claim) } else { None };
+    let claims: Vec<Claim> = checks::all(&mut world).into_iter().filter_map(claimed).collect();
+    world.submit(vec![World::end_of(&claims[0], Fate::Cancelled)], true);
+    world.submit(vec![World::end_of(&claims[2], Fate::Cancelled)], false);
+    let two = world.claim_of(world::THREE, 1, 2);
+    world.submit(vec![two], true);
+    world.lose(Loss::All);
+    world.reopen();
+    let ended = |entry: Entry| if let Event::Moved(moved) = entry.event { Some(moved.claim_id) } else { None };
+    let ends: Vec<_> = checks::all(&mut world).into_iter().filter_map(ended).collect();
+    assert_eq!(ends, [claims[0].claim_id]);
+    world.drain_all();
+    checks::check_database(&mut world);
+}
+
 /// Campaigns that are in the database, and of which nobody has claimed anything: those of tomorrow.
 #[test]
 fn campaigns_without_claims_are_there_for_whoever_comes_later() {

@@ -28,7 +28,7 @@ pub const JOURNAL: u128 = 0xdb;
 const START: i64 = 1_800_000_000_000_000;
 const MINUTE: i64 = 60_000_000;
 
-const SPECS: [&str; 4] = [
+const SPECS: [&str; 5] = [
     r#"{"id":"sale","kind":"flash_sale","opens_at":"2026-01-01T00:00:00Z","closes_at":"2036-01-01T00:00:00Z",
         "per_user_limit":2,"stock":25,"currency":"CNY","price":990,"reservation_ttl":"15m"}"#,
     r#"{"id":"packet","kind":"red_packet","opens_at":"2026-01-01T00:00:00Z","closes_at":"2036-01-01T00:00:00Z",
@@ -38,7 +38,11 @@ const SPECS: [&str; 4] = [
     // More than anybody asks for, so that a unit that came back is missed by nobody but its buyer.
     r#"{"id":"plenty","kind":"flash_sale","opens_at":"2026-01-01T00:00:00Z","closes_at":"2036-01-01T00:00:00Z",
         "per_user_limit":2,"stock":10000,"currency":"CNY","price":990}"#,
+    r#"{"id":"three","kind":"flash_sale","opens_at":"2026-01-01T00:00:00Z","closes_at":"2036-01-01T00:00:00Z",
+        "per_user_limit":3,"stock":10000,"currency":"CNY","price":990}"#,
 ];
+/// The number of one of which a buyer may hold three.
+pub const THREE: CampaignNo = CampaignNo(4);
 /// The campaign's number of which nobody is sold out.
 pub const PLENTY: CampaignNo = CampaignNo(3);
 

@@ -8,8 +8,8 @@
 //!
 //! The same is done for a claim that its own buyer stands in the way of, and that time did not end: it was cancelled, by way of a gate that
 //! died before it kept that, or that an operator has given up. Were it left, both would hold the same unit of the buyer's limit,
-//! and the database would refuse the later one, which was acknowledged. Whose claim made room for somebody else's can't be told;
-//! that one stays, and the database's sums are the last line.
+//! and the database would refuse the later one, which was acknowledged. Which one made room can't be told where the later claim took no
+//! place that is held, of the same buyer or of all: those stay, and the database's sums are the last line.
 //!
 //! Claims come in the order of their positions, and each takes the first one that will do: so as many as possible find one.
 
@@ -52,11 +52,15 @@ impl Gaps {
         let (place, held, to) = match misfit {
             Misfit::Holder => {
                 let mine = sale.by_user.get(&claim.user).into_iter().flatten().filter_map(|at| sale.held.get(at));
-                let mut all: Vec<&Held> = mine.collect();
-                // First what stands in the very place that the claim took.
-                all.sort_by_key(|held| (held.hold.hold != claim.hold, held.seq));
-                let expired = all.iter().find_map(|held| self.expiry(held, claim.seq));
-                expired.or_else(|| all.iter().find_map(|held| self.cancellation(held, claim.seq)))
+                // What stands in the very place that the claim took, or is too much beside it alone, is gone for sure. Of the others
+                // none may be, but one that came due.
+                let limit = sale.spec.per_user_limit.0;
+                let (gone, others): (Vec<&Held>, Vec<&Held>) = mine.partition(|held| {
+                    held.hold.hold == claim.hold || u64::from(held.hold.quantity) + claim.quantity.0 > limit
+                });
+                let ended = gone.iter().find_map(|held| self.expiry(held, claim.seq));
+                let ended = ended.or_else(|| gone.iter().find_map(|held| self.cancellation(held, claim.seq)));
+                ended.or_else(|| others.iter().find_map(|held| self.expiry(held, claim.seq)))
             }
             Misfit::Stock => sale.held.values().find_map(|held| self.expiry(held, claim.seq)),
         }?;
