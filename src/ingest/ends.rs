@@ -50,7 +50,9 @@ pub(super) struct MoveTo {
 pub(super) async fn move_to(door: &Rc<Door>, wanted: MoveTo) -> Result<Reply, Problem> {
     let app = &*door.app;
     let seen = reads::look(door, wanted.id).await?;
-    let Some((campaign, user)) = holding(&seen, wanted.to)? else { return Ok(seen.reply(app)) };
+    let Some((campaign, user)) = holding(&seen, wanted.to)?.or_else(|| unsaid(&seen)) else {
+        return Ok(seen.reply(app));
+    };
     let (claim_id, to) = (wanted.id, wanted.to);
     let (by, reason) = (wanted.by, wanted.reason);
     let command = MoveCommand { claim_id, campaign, user, to, by, reason };
@@ -75,6 +77,15 @@ fn holding(seen: &Seen, to: Fate) -> Result<Option<(CampaignNo, UserId)>, Proble
         Seen::Held { status, .. } => Err(final_state(*status)),
         Seen::Unsettled { id, .. } if seen.status() == ClaimStatus::Unknown => Err(Problem::OutcomeUnknown(Some(*id))),
         Seen::Unsettled { .. } => Err(final_state(seen.status())),
+    }
+}
+
+/// The same of a paid claim whose end waits still. Another gate may have had it accepted and died before it kept that: whoever
+/// decides it again keeps it, and only what is kept is told.
+fn unsaid(seen: &Seen) -> Option<(CampaignNo, UserId)> {
+    match seen {
+        Seen::Held { claim, status: ClaimStatus::Settled, waiting: Some(_), .. } => Some((claim.campaign, claim.user)),
+        _ => None,
     }
 }
 

@@ -220,7 +220,8 @@ impl Meter {
             if take.refused && self.probe.is_none() {
                 self.felt = Some(now);
             }
-            if self.felt.is_none_or(|felt| now.saturating_duration_since(felt) >= OVER) {
+            let is_over = self.felt.is_none_or(|felt| now.saturating_duration_since(felt) >= OVER);
+            if is_over && self.probe.is_none() {
                 *self = Self { usual: self.usual, ..Self::new(self.floor) };
                 return self.most;
             }

@@ -25,6 +25,7 @@ pub fn run() {
 }
 
 fn judged(cuts: u64, seed: u64) {
+    println!("power cuts: {cuts} with FOREBAY_CRASH_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let place = tempfile::tempdir().expect("a temporary folder");
     // A sparse file: rows and journal of a long run have room, and take what they need.

@@ -70,11 +70,13 @@ pub fn run() {
 /// Splits so many rounds into nearly equal series of at most `most`. Each is judged by itself, on folders of its own: a long run tells what
 /// it has found by then, and its ledger stays short enough to be read every round.
 pub fn series(rounds: u64, most: u64) -> Vec<u64> {
+    assert!(rounds > 0, "no rounds prove nothing");
     let count = rounds.div_ceil(most);
     (0..count).map(|no| rounds / count + u64::from(no < rounds % count)).collect()
 }
 
 fn judged(rounds: u64, seed: u64) {
+    println!("crash rounds: {rounds} with FOREBAY_CRASH_SEED={seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let site = Site::new().env("FOREBAY_SEGMENT_BYTES", "2162688");
     let path = site.folder.path().join("ledger");

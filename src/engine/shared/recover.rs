@@ -68,20 +68,21 @@ async fn look(config: &Config, store: &Database, wish: &Wish) -> anyhow::Result<
     if let Some(id) = wish.dismiss_gate {
         let known = gates.iter().find(|gate| gate.id == id);
         let Some(known) = known else { anyhow::bail!("--dismiss-gate: the database knows no gate {id:032x}") };
+        if wish.yes {
+            // First, so that it acknowledges nothing that an opening would not ask it for; and again, since until it is written down
+            // that it is dismissed a worker may let it in again.
+            let is_told = shut_out(&mut buffer, id)?;
+            if known.state != GateState::Dismissed {
+                store.set_gate(id, GateState::Dismissed, "forebay recover").await?;
+                shut_out(&mut buffer, id)?;
+            }
+            if !is_told {
+                text.push_str("Redis can't be told to take nothing more from it: make sure that it is stopped.\n");
+            }
+        }
         if known.state == GateState::Dismissed {
             let _ = writeln!(text, "It was dismissed before.");
         } else if wish.yes {
-            // First, so that it acknowledges nothing that an opening would not ask it for.
-            match buffer.as_mut().map(|buffer| gates::shut_out(&mut buffer.connection, id)) {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => {
-                    anyhow::bail!("--dismiss-gate: Redis was not told to take nothing more from it: {error}")
-                }
-                Err(_) => {
-                    text.push_str("Redis can't be told to take nothing more from it: make sure that it is stopped.\n")
-                }
-            }
-            store.set_gate(id, GateState::Dismissed, "forebay recover").await?;
             let _ = writeln!(
                 text,
                 "Gate {id:032x} is dismissed: no opening waits for it, and it never serves again. What only its journal has, \
@@ -111,6 +112,13 @@ async fn look(config: &Config, store: &Database, wish: &Wish) -> anyhow::Result<
         );
     }
     Ok(Told { text, is_right: is_open })
+}
+
+/// Has Redis take nothing more from a gate; false where Redis can't be reached.
+fn shut_out(buffer: &mut anyhow::Result<Buffer>, id: u128) -> anyhow::Result<bool> {
+    let Ok(buffer) = buffer else { return Ok(false) };
+    let told = gates::shut_out(&mut buffer.connection, id);
+    told.map(|()| true).context("--dismiss-gate: Redis was not told to take nothing more from it")
 }
 
 fn words(status: &Status) -> String {

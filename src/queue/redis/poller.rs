@@ -68,6 +68,7 @@ impl PollerThread {
                 connection: None,
                 offered,
                 has_returned: false,
+                is_leaving: false,
                 memory: None,
                 is_full: false,
                 balances,
@@ -105,6 +106,8 @@ struct Rounds {
     offered: Vec<String>,
     /// Whether this gate, which had left, has asked to be one again.
     has_returned: bool,
+    /// Whether it has said that it leaves, or tried to.
+    is_leaving: bool,
     /// When Redis' memory was last looked at, and whether it is nearly full.
     memory: Option<Instant>,
     is_full: bool,
@@ -162,7 +165,9 @@ impl Rounds {
     fn join(&mut self, connection: &mut Connection, status: &Status) -> Result<(), CallError> {
         let (gate, kept) = (self.poller.gate.clone(), self.poller.kept.clone());
         if gate.epoch() == Some(status.epoch) {
-            if status.gate == GateState::Left {
+            // It may have said so itself, without hearing that it was heard.
+            if status.gate == GateState::Left && !self.is_leaving {
+                self.has_returned = true;
                 gate.close(Closed::Stuck(format!("gate {} was dismissed while it served", gate.name())));
             }
             return Ok(());
@@ -240,6 +245,7 @@ impl Rounds {
             return false;
         }
         let Some(mut connection) = self.connection.take() else { return false };
+        self.is_leaving = true;
         self.say(&mut connection, GateState::Left).is_ok()
     }
 

@@ -18,7 +18,7 @@ use crate::sale::check_in::Day;
 pub(super) enum Failed {
     /// Nothing was done, or nobody knows whether.
     Call(CallError),
-    /// It was done, and can't be written down here: it must not be acknowledged.
+    /// It was done, and can't be written down here, or was too late: it must not be acknowledged.
     NotKept,
 }
 
@@ -101,6 +101,11 @@ impl Lane {
         if submitted.count > 0 {
             let (first, at, count) = (submitted.first, submitted.at, submitted.count);
             self.keep(vec![Block { epoch, first, at, count, entries: &submitted.entries }])?;
+            // While it was written the partition may have been closed, and this gate asked for what it has kept: then nobody was
+            // told of this.
+            if self.lanes.gate.epoch() != Some(epoch) {
+                return Err(Failed::NotKept);
+            }
         }
         read(self, &submitted).map_err(unreadable)
     }
