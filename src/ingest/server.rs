@@ -16,7 +16,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -29,7 +29,7 @@ use super::reply::Problem;
 use super::session::{self, Admin, Public, Routes};
 use super::waits::Waits;
 use super::{App, Door, wire};
-use crate::clock;
+use crate::clock::{self, Seldom};
 use crate::config::AdminAddr;
 use crate::limits;
 use crate::plant;
@@ -381,7 +381,7 @@ async fn serve<R: Routes, L: Listener>(thread: Rc<Thread>, listener: L) -> io::R
 async fn accept_all<R: Routes, L: Listener>(thread: &Rc<Thread>, listener: &L) -> io::Result<Duration> {
     let mut stopped = pin!(thread.stopped());
     let mut pause = limits::ACCEPT_PAUSE_MILLIS.0;
-    let mut told: Option<Instant> = None;
+    let news = Seldom::new();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -401,10 +401,8 @@ async fn accept_all<R: Routes, L: Listener>(thread: &Rc<Thread>, listener: &L) -
             AcceptError::Fatal => return Err(error),
             AcceptError::Exhausted => {
                 // While connections come and go at the edge, every second accept fails: that is one piece of news.
-                let again = Duration::from_millis(limits::ACCEPT_TELL_MILLIS);
-                if told.is_none_or(|told| told.elapsed() >= again) {
-                    told = Some(clock::tick());
-                    tracing::error!(%error, "out of descriptors or memory for connections; new ones wait");
+                if let Some(others) = news.is_due(Duration::from_millis(limits::ACCEPT_TELL_MILLIS)) {
+                    tracing::error!(%error, others, "out of descriptors or memory for connections; new ones wait");
                 }
                 thread.door.app.buffer.metrics().accept_pauses.add(1);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
