@@ -432,6 +432,19 @@ pub const UNKNOWN_MAX: usize = QUEUE_MAX * 2;
 /// look brings many events at once.
 pub const EVENT_INTERVAL: u32 = 256;
 
+/// The part of `buffer.max_entries` from which on the database is far behind: 500,000 entries of the default.
+pub const BEHIND_PART: u64 = 20;
+
+/// Entries that are not far behind however small the buffer is: a drain that gathers, or has a slow commit, leaves thousands.
+pub const BEHIND_MIN: u64 = 20_000;
+
+/// How long nothing came into a database that is away rather than behind, in milliseconds: longer than a slow commit.
+pub const BEHIND_STILL_MILLIS: u64 = 2_000;
+
+/// How far apart a front-end thread's looks at its sockets are while the database is far behind, in microseconds; docs/performance.md
+/// has what others do.
+pub const INGEST_REST_MICROS: u64 = 1_000;
+
 /// How long freed memory is kept before it goes back to the system, in milliseconds. The allocator's default of 10 gives it
 /// back between two bursts, and every page that is taken again is a fault.
 pub const PURGE_DELAY_MILLIS: u64 = 10_000;

@@ -186,6 +186,8 @@ pub struct Metrics {
     pub connections_cut: [Counter; 4],
     /// How often a listener had to wait because the process had no descriptor or memory for another connection.
     pub accept_pauses: Counter,
+    /// How often a front-end thread rested, to leave its core to a drain that is far behind.
+    pub ingest_rests: Counter,
     /// Answers by listener and status, in the order of the front end's own table.
     pub answers: Answers,
     /// Entries of a gate's own journal that are not known to be in the database.
@@ -231,6 +233,7 @@ impl Default for Metrics {
             connections_opened: Counter::default(),
             connections_cut: Default::default(),
             accept_pauses: Counter::default(),
+            ingest_rests: Counter::default(),
             answers: Answers::default(),
             kept_entries: Gauge::default(),
             redis_used: Gauge::default(),

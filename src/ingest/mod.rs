@@ -21,6 +21,7 @@ pub mod export;
 pub mod fuzzing;
 pub mod listen;
 pub mod ops;
+mod pace;
 pub mod reads;
 pub mod reply;
 pub mod request;

@@ -332,7 +332,12 @@ impl Scrape {
             "accept_pauses",
             "How often a listener had to wait: no descriptor or memory for another connection",
             metrics.accept_pauses.get(),
-        )
+        )?;
+        if self.0.buffer.gate().is_none() {
+            let help = "How often a listener's thread rested, to leave its core to a drain that is far behind";
+            out.counter("ingest_rests", help, metrics.ingest_rests.get())?;
+        }
+        Ok(())
     }
 
     /// What has a bound, beside it.

@@ -25,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::connection::Connections;
 use super::listen::{self, AcceptError, ListenError};
+use super::pace::Pace;
 use super::reply::Problem;
 use super::session::{self, Admin, Public, Routes};
 use super::waits::Waits;
@@ -93,14 +94,14 @@ impl Servers {
         for (no, socket) in (0..).zip(sockets) {
             let (app, stop) = (app.clone(), public_told.clone());
             let requests_max = limits::REQUESTS_MAX / u32::from(threads.max(1));
-            let start = Start { app, front: no, requests_max, stop, tell: tell.clone() };
+            let start = Start { app, front: no, is_public: true, requests_max, stop, tell: tell.clone() };
             public_threads.push(start.spawn(format!("ingest-{no}"), async move |thread| {
                 let listener = TcpListener::from_std(socket)?;
                 serve::<Public, _>(thread, listener).await
             })?);
         }
         let requests_max = limits::REQUESTS_MAX;
-        let start = Start { app: app.clone(), front: threads, requests_max, stop: admin_told, tell };
+        let start = Start { app: app.clone(), front: threads, is_public: false, requests_max, stop: admin_told, tell };
         let admin_thread = start.spawn("admin".to_owned(), async move |thread| match admin_listener {
             AdminListener::Tcp(socket) => serve::<Admin, _>(thread, TcpListener::from_std(socket)?).await,
             AdminListener::Unix(socket) => serve::<Admin, _>(thread, UnixListener::from_std(socket)?).await,
@@ -154,6 +155,7 @@ enum AdminListener {
 struct Start {
     app: Arc<App>,
     front: u16,
+    is_public: bool,
     requests_max: u32,
     stop: watch::Receiver<Option<Duration>>,
     tell: watch::Sender<Option<String>>,
@@ -172,6 +174,10 @@ impl Start {
             let _pulse = self.app.buffer.metrics().pulses.enter(&report.name, patience);
             let mut builder = tokio::runtime::Builder::new_current_thread();
             builder.enable_all().event_interval(limits::EVENT_INTERVAL);
+            if self.is_public {
+                let pace = Pace::new(self.app.buffer.clone());
+                builder.on_thread_park(move || pace.rest());
+            }
             let built = builder.build_local(Default::default());
             let result = built.and_then(|runtime| {
                 let (app, stop, report) = (self.app, self.stop, report.clone());

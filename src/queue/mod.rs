@@ -195,6 +195,12 @@ impl Buffer {
         self.0.gate.as_ref().map_or_else(|| self.pending().entries(), |gate| gate.entries())
     }
 
+    /// Whether the database is far behind, where this process is the one that writes to it.
+    pub fn is_behind(&self) -> bool {
+        let far = (self.0.max_entries / limits::BEHIND_PART).max(limits::BEHIND_MIN);
+        self.0.gate.is_none() && self.pending().entries() >= far
+    }
+
     /// Whether claims are refused because more come than are decided.
     pub fn is_overloaded(&self) -> bool {
         self.0.overload.is_on()

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use serde_json::json;
 
 use crate::support::http::{Connection, Request};
-use crate::support::sale::{claim, flash_sale};
+use crate::support::sale::{batch_for, claim, flash_sale};
 use crate::support::sql::Lock;
 use crate::support::{Server, Site, eventually};
 
@@ -55,6 +55,38 @@ fn a_locked_database_delays_rows_and_loses_none() {
     let lock = std::cell::RefCell::new(None);
     let take = || *lock.borrow_mut() = Some(Lock::take(&site.database()));
     through(&site, take, || lock.take().expect("it was taken").release());
+}
+
+#[test]
+fn listeners_rest_while_the_database_is_far_behind_and_only_then() {
+    const BATCHES: usize = 21;
+    let site = Site::new().set("buffer.max_entries", 400_000);
+    let server = site.start();
+    let rests = || server.metric("forebay_ingest_rests_total").unwrap();
+    server.create(&flash_sale("outage", 100_000));
+    sell(&server, 0);
+    server.drained("outage");
+    assert_eq!(rests(), 0.0);
+    let lock = Lock::take(&site.database());
+    let mut connection = Connection::open(server.public).unwrap();
+    for no in 0..BATCHES {
+        assert_eq!(connection.call(&batch_for("outage", &format!("ahead-{no}-"), 1_000)).unwrap().status, 200);
+    }
+    sell(&server, CLAIMS);
+    assert!(rests() > 0.0, "a twentieth of the buffer waits, and rows came a moment ago");
+    let mut sold = 2 * CLAIMS;
+    eventually("nobody rests for a database that takes nothing", || {
+        let before = rests();
+        sell(&server, sold);
+        sold += CLAIMS;
+        rests() == before
+    });
+    lock.release();
+    assert_eq!(server.drained("outage")["persisted"], sold + BATCHES * 1_000);
+    let before = rests();
+    sell(&server, sold);
+    assert_eq!(rests(), before, "nobody rests for a few entries");
+    assert!(server.stop().success());
 }
 
 #[test]
