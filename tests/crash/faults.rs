@@ -179,6 +179,8 @@ pub fn hanging_sync() {
     });
     assert_eq!(resolved.field("status"), "persisted", "{}", resolved.text());
     strace.stop();
+    // What piled up behind the hanging sync is more than may be under way, so that claims are refused until it is decided.
+    eventually("nothing is refused any more", || server.metric("forebay_overloaded") == Some(0.0));
     let again = server.call(&claim("hang", &user));
     assert_eq!(again.expect(409, "already-claimed").field("claim_id"), id);
     server.claimed("hang", "after");
