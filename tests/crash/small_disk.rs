@@ -1,9 +1,11 @@
 //! A file system in a file, which can be full and can lose its power.
 
 use std::fs::{self, File};
-use std::io::Write as _;
+use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use rustix::fs::{FallocateFlags, fallocate};
 
 use crate::support::eventually;
 
@@ -52,9 +54,14 @@ impl SmallDisk {
     pub fn fill(&self) -> PathBuf {
         let path = self.folder.join("ballast");
         let mut file = File::create(&path).expect("a file");
-        for size in [64 * 1024, 4 * 1024, 512] {
-            while file.write_all(&vec![7; size]).is_ok() {}
+        let mut taken = 0;
+        for size in [16 << 20, 64 << 10, 4 << 10] {
+            while fallocate(&file, FallocateFlags::empty(), taken, size).is_ok() {
+                taken += size;
+            }
         }
+        file.seek(SeekFrom::Start(taken)).expect("a place in it");
+        while file.write_all(&[7; 512]).is_ok() {}
         let _ = file.sync_all();
         path
     }
