@@ -27,8 +27,10 @@ READY_SECONDS = 60
 DRAIN_SECONDS = 60
 STOP_SECONDS = 40  # the server's own grace is 30 s
 ANSWER_SECONDS = 30
-# Of the tools' starts: k6 makes its virtual users beforehand, JMeter starts a Java and warms it up.
+# Of the tools' starts: k6 makes its virtual users beforehand, JMeter starts a Java and warms it up. At least so long, and
+# so many times as long as it takes the tool to say its version, on a machine that is slow or busy.
 LEAD = {"k6": 4, "jmeter": 7}
+LEAD_STARTS = 4
 SCOPES = "claims:write,carts:write,read"
 
 
@@ -101,10 +103,11 @@ class Deployment:
         return text
 
     def make_campaign(self):
-        values, now = self.values, time.time()
+        values, lead = self.values, self.lead() if self.scenario == "opening" else 0
+        now = time.time()
         comes = values["RATE"] * values["DURATION"] + values.get("HOLDERS", 0)
         stock = values["STOCK"] or max(1, int(comes / 2 if self.scenario == "opening" else comes * 2))
-        opens = now + values["QUIET"] + self.lead() if self.scenario == "opening" else now - 60
+        opens = now + values["QUIET"] + lead if self.scenario == "opening" else now - 60
         self.campaign, self.made = f"load-{values['RUN']}", True
         self.admin_ask("POST", "/admin/v1/campaigns", {
             "id": self.campaign, "kind": "flash_sale", "title": f"Load test: {self.scenario}", "opens_at": time_text(opens),
@@ -113,7 +116,7 @@ class Deployment:
 
     def lead(self):
         """Seconds that the tool has to get ready before the first early claim."""
-        return LEAD[self.tool] + self.values["RATE"] / 500
+        return max(LEAD[self.tool], LEAD_STARTS * tools.start_seconds(self.tool)) + self.values["RATE"] / 500
 
     def opens_at(self):
         """When the campaign opens, by its own word, in seconds since 1970."""

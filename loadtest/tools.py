@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -106,6 +107,25 @@ def jmeter():
     if not (home / "bin" / "report-template").is_dir() or not (home / "bin" / "ApacheJMeter.jar").is_file():
         raise Missing(f"{home} is not complete: remove it, and it will be made anew")
     return java, home
+
+
+def start_seconds(tool):
+    """How long it takes a tool to say its version, here and now."""
+    if tool == "k6":
+        command = [k6(), "version"]
+    else:
+        java, home = jmeter()
+        command = [java, "-Djava.awt.headless=true", "-jar", home / "bin" / "ApacheJMeter.jar", "-v"]
+    # JMeter writes a log where it is started, and Java preferences into its user's home.
+    with tempfile.TemporaryDirectory(dir=WORK) as folder:
+        if tool == "jmeter":
+            command[1:1] = [f"-Djava.util.prefs.userRoot={folder}", f"-Djava.util.prefs.systemRoot={folder}"]
+        command = [str(part) for part in command]
+        start = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
+    if done.returncode != 0:
+        raise Missing(f"{' '.join(command)} ended with {done.returncode}\n{done.stdout}{done.stderr}".rstrip())
+    return time.monotonic() - start
 
 
 def lay_out(package, home):
