@@ -34,14 +34,35 @@ struct Wish {
 
 /// What was seen, and which connections may send.
 struct Seen {
+    /// Those that have sent nothing yet; they go first, because a server ends a connection that says nothing.
+    fresh: Vec<usize>,
     idle: Vec<usize>,
-    /// When the claim on its way over each connection was due.
-    due: Vec<Instant>,
+    /// When the claim on its way over each connection was due; none where there is none.
+    due: Vec<Option<Instant>>,
     /// From due to answered, in microseconds, of those that were accepted, and of all others.
     accepted: Histogram<u64>,
     refused: Histogram<u64>,
     statuses: BTreeMap<u16, u64>,
+    /// Claims whose connection ended before their answer.
     broken: u64,
+    /// Connections that ended with no claim on its way.
+    closed: u64,
+}
+
+impl Seen {
+    fn next(&mut self) -> Option<usize> {
+        self.fresh.pop().or_else(|| self.idle.pop())
+    }
+
+    fn ended(&mut self, no: usize) {
+        if self.due[no].take().is_some() {
+            self.broken += 1;
+        } else {
+            self.closed += 1;
+            self.fresh.retain(|&other| other != no);
+            self.idle.retain(|&other| other != no);
+        }
+    }
 }
 
 fn wish() -> anyhow::Result<Wish> {
@@ -93,19 +114,21 @@ async fn read(no: usize, stream: Rc<TcpStream>, seen: Rc<RefCell<Seen>>) {
             Err(error) => Err(error),
         };
         let mut seen = seen.borrow_mut();
-        match answer {
-            Ok(None) => {}
-            Ok(Some((status, whole))) => {
+        match (answer, seen.due[no]) {
+            (Ok(None), _) => {}
+            (Ok(Some((status, whole))), Some(due)) => {
                 bytes.drain(..whole);
-                let micros = seen.due[no].elapsed().as_micros() as u64;
+                seen.due[no] = None;
+                let micros = due.elapsed().as_micros() as u64;
                 let of = if status == 202 { &mut seen.accepted } else { &mut seen.refused };
                 of.saturating_record(micros);
                 *seen.statuses.entry(status).or_default() += 1;
                 seen.idle.push(no);
             }
-            Err(error) => {
-                eprintln!("connection {no}: {error}");
-                seen.broken += 1;
+            (answer, _) => {
+                let why = answer.err().map_or("an answer that nobody asked for".to_owned(), |error| error.to_string());
+                eprintln!("connection {no}: {why}");
+                seen.ended(no);
                 return;
             }
         }
@@ -115,12 +138,14 @@ async fn read(no: usize, stream: Rc<TcpStream>, seen: Rc<RefCell<Seen>>) {
 async fn run(wish: &Wish) -> anyhow::Result<String> {
     let histogram = || Histogram::new_with_bounds(1, 120_000_000, 3);
     let seen = Rc::new(RefCell::new(Seen {
-        idle: (0..wish.connections).collect(),
-        due: vec![Instant::now(); wish.connections],
+        fresh: (0..wish.connections).collect(),
+        idle: Vec::with_capacity(wish.connections),
+        due: vec![None; wish.connections],
         accepted: histogram()?,
         refused: histogram()?,
         statuses: BTreeMap::new(),
         broken: 0,
+        closed: 0,
     }));
     let mut streams = Vec::with_capacity(wish.connections);
     for no in 0..wish.connections {
@@ -134,15 +159,15 @@ async fn run(wish: &Wish) -> anyhow::Result<String> {
     while sent < wanted {
         let due = (start.elapsed().as_nanos() * u128::from(wish.rate) / 1_000_000_000) as u64 + 1;
         while sent < due.min(wanted) {
-            let Some(no) = seen.borrow_mut().idle.pop() else { break };
+            let Some(no) = seen.borrow_mut().next() else { break };
             let at = start + Duration::from_nanos((u128::from(sent) * 1_000_000_000 / u128::from(wish.rate)) as u64);
             late = late.max(at.elapsed());
-            seen.borrow_mut().due[no] = at;
+            seen.borrow_mut().due[no] = Some(at);
             send(&streams[no], wish, sent)?;
             sent += 1;
         }
-        if seen.borrow().broken as usize == wish.connections {
-            bail!("every connection is broken after {sent} of {wanted} claims");
+        if (seen.borrow().broken + seen.borrow().closed) as usize == wish.connections {
+            bail!("every connection has ended after {sent} of {wanted} claims");
         }
         tokio::task::yield_now().await;
     }
@@ -179,7 +204,7 @@ fn report(seen: &Seen, (sent, took, late): (u64, Duration, Duration)) -> String 
     let answered: u64 = seen.statuses.values().sum();
     let statuses: BTreeMap<String, u64> = seen.statuses.iter().map(|(k, v)| (k.to_string(), *v)).collect();
     let line = serde_json::json!({"sent": sent, "answered": answered, "unanswered": sent - answered, "statuses": statuses,
-        "broken": seen.broken, "seconds": took.as_secs_f64(), "latest_send_us": late.as_micros() as u64,
+        "broken": seen.broken, "closed": seen.closed, "seconds": took.as_secs_f64(), "latest_send_us": late.as_micros() as u64,
         "accepted_us": micros(&seen.accepted), "refused_us": micros(&seen.refused)});
     line.to_string()
 }
