@@ -21,7 +21,7 @@ import urllib.request
 
 import parameters
 import tools
-from servers import free_port, metric
+from servers import buckets, free_port, metric
 
 READY_SECONDS = 60
 DRAIN_SECONDS = 60
@@ -174,12 +174,11 @@ def taken(balance):
 
 def bucket(text, name, q):
     """The upper bound of the bucket that holds a histogram's quantile."""
-    found = re.findall(rf'^{name}_bucket\{{[^}}]*le="([^"]+)"[^}}]*\}} (\S+)', text, re.M)
-    found = [(bound, float(count)) for bound, count in found]
+    found = buckets(text, name)
     total = found[-1][1] if found else 0
     for bound, count in found:
         if total and count >= total * q:
-            return f"{float(bound) * 1000:g} ms"
+            return f"{bound * 1000:g} ms"
     return "unknown: nothing was acknowledged"
 
 

@@ -120,6 +120,12 @@ def metric(text, name, **labels):
     return total
 
 
+def buckets(text, name):
+    """A histogram's bounds in seconds, the smallest first, each with how many were at most that."""
+    found = re.findall(rf'^{name}_bucket\{{[^}}]*le="([^"]+)"[^}}]*\}} (\S+)', text, re.M)
+    return sorted((float(bound), float(count)) for bound, count in found)
+
+
 # ---------------------------------------------------------------- the subjects
 
 
